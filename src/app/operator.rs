@@ -124,13 +124,13 @@ impl Control for Operator {
     fn not_ready_because(&self) -> Vec<String> {
         let mut because = Vec::new();
         let mut say = |why: &str| because.push(why.to_owned());
-        match self.state.revocations.standing() {
-            Standing::Confirmed(_) => {}
-            Standing::Loading => say("the revocations are not loaded yet"),
-            Standing::Stale(_) => match self.state.revocations.closed_because() {
-                Some(why) => say(&format!("the revocations are not to be relied on: {why}")),
-                None => say("the revocations are not confirmed any more: the lease is over"),
-            },
+        match (self.state.revocations.closed_because(), self.state.revocations.standing()) {
+            (Some(why), _) => say(&format!("the revocations are not to be relied on: {why}")),
+            (None, Standing::Confirmed(_)) => {}
+            (None, Standing::Loading) => say("the revocations are not loaded yet"),
+            (None, Standing::Stale(_)) => {
+                say("the revocations are not confirmed any more: the lease is over")
+            }
         }
         if !self.serving.load(Ordering::Acquire) {
             say("no listener is serving yet");

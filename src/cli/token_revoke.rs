@@ -64,7 +64,7 @@ fn summary(answer: &Value) -> String {
                 "its session {session} lives on and brings further tokens; end it with `palisade token revoke --sid \
                  {session}`"
             ),
-            (None, None | Some(0)) => return text,
+            (None, None | Some(0)) => return text + &in_force(&answer["acknowledged"]),
             (None, Some(_)) => "its session has ended as well".to_owned(),
         },
         (_, None) => {
@@ -79,7 +79,36 @@ fn summary(answer: &Value) -> String {
     };
     text += "\n";
     text += &note;
-    text
+    text + &in_force(&answer["acknowledged"])
+}
+
+/// A further line that says where it is in force, and how long that took; empty where the gateway does not say.
+fn in_force(acknowledged: &Value) -> String {
+    let Some(took) = acknowledged["took_ms"].as_u64() else { return String::new() };
+    let mut said = format!("\nin force after {took} ms");
+    let Some(confirmed) = acknowledged["confirmed"].as_u64() else { return said };
+    let open: Vec<&str> =
+        acknowledged["open"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    said += &match confirmed {
+        1 => ": 1 replica has confirmed it".to_owned(),
+        _ => format!(": {confirmed} replicas have confirmed it"),
+    };
+    match acknowledged["lapsed"].as_u64().unwrap_or(0) {
+        0 => {}
+        1 => said += "; 1 did not answer, and takes no credential until it does: its lease has run out",
+        lapsed => {
+            said += &format!(
+                "; {lapsed} did not answer, and take no credential until they do: their leases have run out"
+            );
+        }
+    }
+    if !open.is_empty() {
+        said += &format!(
+            "\nnot in force where `fail = \"open\"` serves on without an answer: {}",
+            open.join(", ")
+        );
+    }
+    said
 }
 
 fn said(target: &Value, account: Option<&str>) -> String {
@@ -180,6 +209,22 @@ mod tests {
             ),
         ] {
             assert_eq!(answer(target, ended, live, account), format!("revoked: {words}"));
+        }
+        for (acknowledged, words) in [
+            (json!(null), ""),
+            (json!({"by": "process", "took_ms": 3}), "\nin force after 3 ms"),
+            (
+                json!({"by": "replicas", "took_ms": 41, "confirmed": 3, "lapsed": 0, "open": []}),
+                "\nin force after 41 ms: 3 replicas have confirmed it",
+            ),
+            (
+                json!({"by": "replicas", "took_ms": 5550, "confirmed": 1, "lapsed": 1, "open": ["gw-3", "gw-4"]}),
+                "\nin force after 5550 ms: 1 replica has confirmed it; 1 did not answer, and takes no credential until \
+                 it does: its lease has run out\nnot in force where `fail = \"open\"` serves on without an answer: gw-3, \
+                 gw-4",
+            ),
+        ] {
+            assert_eq!(in_force(&acknowledged), words);
         }
         let theirs = json!({"kind": "subject_issued", "issuer": "i", "sub": "u", "until": 1_800_000_000});
         let theirs = summary(&json!({"target": theirs, "expires_at": 1_800_000_000, "sessions_ended": null}));

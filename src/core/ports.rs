@@ -56,7 +56,7 @@ pub use self::store::{
     Change, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, Store, StoreError,
 };
 pub use self::tokens::{
-    AccessGrant, FeedSink, FirstVerified, IssuerClocks, KeyInfo, KeyState, Keys, OwnCredentials, Revocations,
+    AccessGrant, FirstVerified, IssuerClocks, KeyInfo, KeyState, Keys, OwnCredentials, Revocations,
     SignError, Signed, Signer, Standing, Verified, Verifier,
 };
 pub use self::upkeep::{Compacted, CompactionCounts, StoreStatus, Swept, Upgrade};

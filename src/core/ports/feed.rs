@@ -18,8 +18,9 @@ pub trait FeedSink: Send + Sync {
     /// then on no token is believed.
     fn believe_until(&self, until: Duration);
 
-    /// The store has lost revocations that were acknowledged. No token may be believed any more in this run, whatever
-    /// is told later, and an operator has to say what shall be done. `why` is for operators.
+    /// The store has lost revocations that were acknowledged. From now on, whatever is told later in this run, tokens
+    /// may be believed only where the configuration says `fail = "open"`, and an operator has to say what shall be done.
+    /// `why` is for operators.
     fn closed(&self, why: &str);
 }
 

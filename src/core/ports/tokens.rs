@@ -13,7 +13,6 @@ use crate::domain::claims::HOST_CLAIM;
 use crate::domain::groups::Groups;
 use crate::domain::identity::Identity;
 use crate::domain::other_token::{OtherToken, TokenKind};
-use crate::domain::revocation::Revocation;
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
 use crate::domain::username::Username;
@@ -239,20 +238,6 @@ pub trait Revocations: Send + Sync {
 
     /// Whether `identity`'s token is revoked. Only meaningful as far as [`Revocations::standing`] says.
     fn is_revoked(&self, identity: &Identity) -> bool;
-}
-
-/// Takes in what a replica learns of the feed of revocations, in commit order and without gaps.
-pub trait FeedSink: Send + Sync {
-    /// Takes in revocations that are durable. When it returns, they are in force.
-    fn apply(&self, revocations: &[Revocation]);
-
-    /// The set is whole, and nothing that was acknowledged is missing, until this moment of the uptime
-    /// ([`super::Clock::uptime`]). To be called once everything up to the confirmed head was applied.
-    fn believe_until(&self, until: Duration);
-
-    /// The set is not to be relied on any more, from now until [`FeedSink::believe_until`] is called again. `why` is
-    /// for operators.
-    fn closed(&self, why: &str);
 }
 
 /// The clocks of other issuers, as their tokens show them.

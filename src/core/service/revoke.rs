@@ -16,7 +16,10 @@ use crate::domain::session::{Lifetimes, SessionId};
 use crate::domain::task::{Task, Work};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::ClockReading;
-use crate::ports::{Change, Clock, CommitError, Entropy, IssuerClocks, Signer, Store, StoreError};
+use crate::ports::{
+    Acknowledgement, Change, Clock, CommitError, Committed, ConfirmedBy, Entropy, IssuerClocks, Signer,
+    Store, StoreError,
+};
 
 /// The longest name (`iss`, `jti`, `sid`, `sub`) or reason that is taken, in bytes.
 const MAX_TEXT: usize = 1024;
@@ -74,6 +77,8 @@ pub struct RevokeOutcome {
     pub live_session: Option<SessionId>,
     /// What the account of the tokens or session is called ([`User::called`]); `None` where there is none.
     pub account: Option<String>,
+    /// Where it is in force.
+    pub acknowledgement: Acknowledgement,
 }
 
 /// How long what is revoked could have gone on.
@@ -90,12 +95,14 @@ pub struct Lives {
 const MAX_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A version that rose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raised {
     /// The subject's new version; `None` when the tokens of all subjects were revoked.
     pub version: Option<u64>,
     /// When the older tokens are refused.
     pub in_force_at: UnixTime,
+    /// Where they are; `None` until then.
+    pub acknowledgement: Option<Acknowledgement>,
 }
 
 /// Why nothing was revoked.
@@ -214,7 +221,9 @@ impl Revoke {
         changes.extend(with_session.map(|holder| of_session(holder.sid.clone())));
         let ended: Vec<_> = named.ending.iter().map(|session| (session.user, session.id)).collect();
         changes.extend(ended.iter().map(|(user, id)| Change::EndSession(*user, *id)));
-        let entries = self.store.commit(changes).await.map_err(CommitError::of_the_store)?.revocations;
+        let committed = self.store.commit(changes).await.map_err(CommitError::of_the_store)?;
+        let Committed { revocations: entries, acknowledgement, .. } = committed;
+        tell(&acknowledgement);
         // The cut of sessions comes behind the entry that the caller asked for.
         let cut = entries.get(1).cloned();
         let nothing = || StoreError::Unavailable("the revocation was not recorded".to_owned());
@@ -230,7 +239,8 @@ impl Revoke {
         });
         let sessions_ended = own.then_some(sessions_ended);
         let account = named.account.map(|user| user.called());
-        Ok(RevokeOutcome { entry, sessions_ended, ended, live_session: named.live, account })
+        let live_session = named.live;
+        Ok(RevokeOutcome { entry, sessions_ended, ended, live_session, account, acknowledgement })
     }
 
     /// What is to be revoked, and the moment when nothing that it reaches is accepted any more, where the request
@@ -295,12 +305,16 @@ impl Revoke {
         expires_at: UnixTime,
         reason: Option<String>,
         enforce: bool,
-    ) -> Result<Revocation, RevokeError> {
+    ) -> Result<(Revocation, Acknowledgement), RevokeError> {
         let issuer = self.signer.issuer().to_owned();
-        let raise = Change::RaiseGeneration { issuer, created_at: now, expires_at, reason, enforce };
-        let entries = self.store.commit(vec![raise]).await.map_err(CommitError::of_the_store)?.revocations;
-        let nothing = || StoreError::Unavailable("the generation did not rise".to_owned());
-        Ok(entries.into_iter().next().ok_or_else(nothing)?)
+        self.raise(Change::RaiseGeneration { issuer, created_at: now, expires_at, reason, enforce }).await
+    }
+
+    /// Commits one change that raises a number; returns its entry.
+    async fn raise(&self, change: Change) -> Result<(Revocation, Acknowledgement), RevokeError> {
+        let committed = self.store.commit(vec![change]).await.map_err(CommitError::of_the_store)?;
+        let nothing = || StoreError::Unavailable("the number did not rise".to_owned());
+        Ok((committed.revocations.into_iter().next().ok_or_else(nothing)?, committed.acknowledgement))
     }
 
     /// Raises the token version of `sub`, which ends every token of a lower version, and those without
@@ -320,22 +334,19 @@ impl Revoke {
         let sub = checked_name("sub", if issuer == self.signer.issuer() { our_spelling(sub) } else { sub })?;
         reason_fits(reason.as_deref())?;
         let expires_at = self.last_end(&issuer, horizon);
-        let Some(grace) = grace_fits(grace)? else {
-            let entry = self.store.raise_version(&issuer, &sub, now, expires_at, reason).await?;
-            return Ok(Raised { version: Some(entry.target.limit()), in_force_at: now });
+        let grace = grace_fits(grace)?;
+        let enforce = grace.is_none();
+        let raise = Change::RaiseVersion { issuer, sub, created_at: now, expires_at, reason, enforce };
+        let (entry, acknowledgement) = self.raise(raise).await?;
+        let version = Some(entry.target.limit());
+        let Some(grace) = grace else {
+            tell(&acknowledgement);
+            return Ok(Raised { version, in_force_at: now, acknowledgement: Some(acknowledgement) });
         };
-        let raise = Change::RaiseVersion { issuer, sub, created_at: now, expires_at, reason, enforce: false };
-        let committed = self.store.commit(vec![raise]).await.map_err(CommitError::of_the_store)?;
-        let entry = committed
-            .revocations
-            .into_iter()
-            .next()
-            .ok_or_else(|| StoreError::Unavailable("the version did not rise".to_owned()))?;
-        let version = entry.target.limit();
         // Two commits: a kill in between leaves a version that has risen and older tokens that live out
         // their lives, and the caller without an answer.
         let in_force_at = self.later(entry, now.plus(grace)).await?;
-        Ok(Raised { version: Some(version), in_force_at })
+        Ok(Raised { version, in_force_at, acknowledgement: None })
     }
 
     /// Ends every token that we have signed so far, for every subject: at once, or when `grace` is over.
@@ -351,13 +362,15 @@ impl Revoke {
         reason_fits(reason.as_deref())?;
         let expires_at = self.last_end(self.signer.issuer(), horizon);
         let grace = grace_fits(grace)?;
-        let entry = self.raise_generation(now, expires_at, reason, grace.is_none()).await?;
-        // Two commits, as for one subject's version.
-        let in_force_at = match grace {
-            None => now,
-            Some(grace) => self.later(entry, now.plus(grace)).await?,
+        let (entry, acknowledgement) =
+            self.raise_generation(now, expires_at, reason, grace.is_none()).await?;
+        let Some(grace) = grace else {
+            tell(&acknowledgement);
+            return Ok(Raised { version: None, in_force_at: now, acknowledgement: Some(acknowledgement) });
         };
-        Ok(Raised { version: None, in_force_at })
+        // Two commits, as for one subject's version.
+        let in_force_at = self.later(entry, now.plus(grace)).await?;
+        Ok(Raised { version: None, in_force_at, acknowledgement: None })
     }
 
     async fn later(&self, entry: Revocation, due_at: UnixTime) -> Result<UnixTime, RevokeError> {
@@ -386,6 +399,31 @@ impl Revoke {
             Some(issuer) => checked_name("issuer", issuer),
             None => Ok(self.signer.issuer().to_owned()),
         }
+    }
+}
+
+/// Says in the log where a revocation is in force, and where its acknowledgement leaves something to be said.
+fn tell(acknowledgement: &Acknowledgement) {
+    let Acknowledgement { by, took } = acknowledgement;
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    match by {
+        ConfirmedBy::Replicas { confirmed, lapsed: 0, open } if open.is_empty() => {
+            tracing::info!(confirmed, took_ms, "a revocation is in force at every replica");
+        }
+        ConfirmedBy::Replicas { confirmed, lapsed, open } if open.is_empty() => tracing::warn!(
+            confirmed,
+            lapsed,
+            took_ms,
+            "a revocation is in force at every replica; some did not answer, and believe no credential until they do"
+        ),
+        ConfirmedBy::Replicas { confirmed, lapsed, open } => tracing::warn!(
+            confirmed,
+            lapsed,
+            took_ms,
+            serving_on = open.join(", "),
+            "a revocation is not in force at every replica: some did not answer and serve on, by `fail = \"open\"`"
+        ),
+        _ => tracing::debug!(took_ms, "a revocation is in force"),
     }
 }
 

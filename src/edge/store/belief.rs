@@ -14,8 +14,8 @@ use palisade_core::service::clock::Uptime;
 
 /// The set is not whole yet.
 const LOADING: u64 = 0;
-/// The set was whole, and is not believed until it is confirmed again.
-const CLOSED: u64 = 1;
+/// A moment that has passed.
+const PAST: u64 = 1;
 const FOR_EVER: u64 = u64::MAX;
 
 /// How much longer the set is believed.
@@ -57,19 +57,33 @@ impl Belief {
         self.changed.notify_one();
     }
 
+    /// Zero takes back what was said before, and says nothing of a set that was never whole.
     pub(super) fn until(&self, moment: Duration) {
-        let moment = nanoseconds(moment).clamp(CLOSED, FOR_EVER - 1);
-        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.until.store(moment, Ordering::Release);
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if closed.is_some() {
+            return;
+        }
+        match moment.is_zero() {
+            true => self.end(),
+            false => self.until.store(nanoseconds(moment).clamp(PAST, FOR_EVER - 1), Ordering::Release),
+        }
+        drop(closed);
         self.changed.notify_one();
     }
 
+    /// Whatever is said later, the set is not believed any more.
     pub(super) fn close(&self, why: &str) {
-        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        closed.get_or_insert_with(|| why.to_owned());
+        self.end();
+        drop(closed);
+        self.changed.notify_one();
+    }
+
+    fn end(&self) {
         // What is not whole stays so.
-        let _ = self
-            .until
-            .fetch_update(Ordering::Release, Ordering::Relaxed, |until| (until != LOADING).then_some(CLOSED));
+        let past = |until| (until != LOADING).then_some(PAST);
+        let _ = self.until.fetch_update(Ordering::Release, Ordering::Relaxed, past);
     }
 
     pub(super) fn closed_because(&self) -> Option<String> {
@@ -139,23 +153,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_closed_is_not_believed_until_it_is_confirmed_again() {
+    fn what_is_closed_is_believed_no_more() {
+        let (closed, _) = belief(100);
+        closed.until(Duration::from_nanos(110));
+        closed.close("lost");
+        closed.close("and again");
+        closed.until(Duration::from_nanos(110));
+        assert_eq!(closed.standing(&AtomicU64::new(7)), Standing::Stale(7));
+        assert_eq!(closed.closed_because().as_deref(), Some("lost"));
+        let (never_whole, _) = belief(100);
+        never_whole.close("lost");
+        never_whole.until(Duration::from_nanos(110));
+        assert_eq!(never_whole.standing(&AtomicU64::new(7)), Standing::Loading);
+    }
+
+    #[test]
+    fn what_was_said_can_be_taken_back() {
         let (belief, _) = belief(100);
         let standing = || belief.standing(&AtomicU64::new(7));
-        belief.close("lost");
+        belief.until(Duration::ZERO);
         assert_eq!(standing(), Standing::Loading, "it was never whole");
         belief.until(Duration::from_nanos(110));
-        belief.close("lost");
-        assert_eq!((standing(), belief.closed_because().as_deref()), (Standing::Stale(7), Some("lost")));
+        belief.until(Duration::ZERO);
+        assert_eq!(standing(), Standing::Stale(7));
         belief.until(Duration::from_nanos(110));
-        assert_eq!((standing(), belief.closed_because()), (Standing::Confirmed(7), None));
+        assert_eq!(standing(), Standing::Confirmed(7));
     }
 
     #[test]
     fn no_moment_is_taken_for_another_state() {
         let (belief, uptime) = belief(0);
         let standing = || belief.standing(&AtomicU64::new(7));
-        belief.until(Duration::ZERO);
+        belief.until(Duration::from_nanos(1));
         uptime.store(5, Ordering::Relaxed);
         assert_eq!(standing(), Standing::Stale(7));
         belief.until(Duration::MAX);

@@ -171,12 +171,12 @@ impl RevocationCache {
         self.belief.for_ever();
     }
 
-    /// The set is whole, and believed until this moment of the uptime.
+    /// The set is whole, and believed until this moment of the uptime. Zero takes back what was said before.
     pub fn believe_until(&self, until: Duration) {
         self.belief.until(until);
     }
 
-    /// The set is not believed until [`RevocationCache::believe_until`] is called again. `why` is for operators.
+    /// The set is not believed any more, whatever is said later. `why` is for operators.
     pub fn close(&self, why: &str) {
         self.belief.close(why);
     }

@@ -148,7 +148,8 @@ async fn a_grace_puts_the_revocation_off() {
     let (revoke, store) = revoke();
     let grace = Some(Duration::from_secs(60));
     let raised = revoke.raise_version(None, "alice".into(), None, grace).await.unwrap();
-    assert_eq!(raised, Raised { version: Some(1), in_force_at: UnixTime(NOW.0 + 60) });
+    let in_force_at = UnixTime(NOW.0 + 60);
+    assert_eq!(raised, Raised { version: Some(1), in_force_at, acknowledgement: None });
     assert_eq!(store.version("https://us.test", "alice").await.unwrap(), 1, "new tokens carry it");
     revoke.raise_all(None, grace).await.unwrap();
     assert!(store.recent_revocations(9).await.unwrap().is_empty());

@@ -4,6 +4,7 @@
 //! No answer and no log line holds the credential. What went wrong inside goes to the log; the caller
 //! gets a stable code.
 
+mod acknowledged;
 mod claimed;
 mod clock;
 mod connections;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::acknowledged::Acknowledged;
 use super::state::LinkPages;
 use palisade_core::domain::account::User;
 use palisade_core::domain::audit::{Action, Actor, Event, Outcome};
@@ -438,6 +439,7 @@ pub(super) struct CreatedRevocation {
     /// The account of the tokens or session, by its address, or else its user name.
     #[schema(required)]
     account: Option<String>,
+    acknowledged: Acknowledged,
 }
 
 impl From<&RevokeOutcome> for CreatedRevocation {
@@ -447,6 +449,7 @@ impl From<&RevokeOutcome> for CreatedRevocation {
             sessions_ended: revoked.sessions_ended,
             live_session: revoked.live_session.map(|id| id.0),
             account: revoked.account.clone(),
+            acknowledged: Acknowledged::from(&revoked.acknowledgement),
         }
     }
 }
@@ -459,11 +462,16 @@ pub(super) struct RaisedVersion {
     version: Option<u64>,
     /// When the older tokens are refused.
     in_force_at: u64,
+    /// Null until then.
+    #[schema(required)]
+    acknowledged: Option<Acknowledged>,
 }
 
 impl From<&Raised> for RaisedVersion {
     fn from(raised: &Raised) -> RaisedVersion {
-        RaisedVersion { version: raised.version, in_force_at: raised.in_force_at.0 }
+        let Raised { version, in_force_at, acknowledgement } = raised;
+        let acknowledged = acknowledgement.as_ref().map(Acknowledged::from);
+        RaisedVersion { version: *version, in_force_at: in_force_at.0, acknowledged }
     }
 }
 
