@@ -35,7 +35,8 @@ impl From<AccountError> for Failure {
 pub(super) fn store(error: &StoreError) -> Failure {
     match error {
         StoreError::Unavailable(_) => {
-            Failure::new(503, "store_unavailable", "nothing was changed: the store cannot write; try again")
+            let detail = "the store does not answer, so it is not known that this was done; try again";
+            Failure::new(503, "store_unavailable", detail)
         }
         StoreError::OlderReplica(older) => {
             let program = older.program;
@@ -190,7 +191,7 @@ pub(super) fn documented_failures() -> Vec<(Failure, &'static str)> {
         ),
         (
             AccountError::Store(StoreError::Unavailable(String::new())),
-            "The store cannot write; nothing was changed.",
+            "The store does not answer, or cannot write: what was asked for is not known to be done.",
         ),
         (
             AccountError::Store(StoreError::Unreadable(String::new())),

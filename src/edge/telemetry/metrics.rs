@@ -16,7 +16,8 @@ use prometheus::{
 
 use super::lease::{LeaseLevels, LeaseMeters};
 use super::machine::{MachineLevels, MachineMeters};
-use palisade_core::ports::{Ended, Meter};
+use super::replicas::ReplicaMeters;
+use palisade_core::ports::{Ended, Meter, ReplicaMeter};
 
 /// Labels of [`Metrics::requests`]; the first is for callers who left before an answer.
 const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -89,6 +90,7 @@ pub struct Metrics {
     upstreams: IntGaugeVec,
     machine: MachineMeters,
     lease: LeaseMeters,
+    replicas: Arc<ReplicaMeters>,
     config: IntGaugeVec,
     /// The hash of the configuration in force; empty before there is one.
     config_hash: ArcSwap<String>,
@@ -231,6 +233,7 @@ impl Metrics {
 
         let machine = MachineMeters::new(&registry)?;
         let lease = LeaseMeters::new(&registry)?;
+        let replicas = Arc::new(ReplicaMeters::new(&registry)?);
         let unrouted = resolve(&requests, &request_seconds, "none");
         let nothing: Probe = Arc::new(Levels::default);
         Ok(Metrics {
@@ -261,6 +264,7 @@ impl Metrics {
             upstreams,
             machine,
             lease,
+            replicas,
             config,
             config_hash: ArcSwap::default(),
             unrouted,
@@ -321,6 +325,12 @@ impl Metrics {
             tracing::error!(%error, "the metrics could not be written");
         }
         text
+    }
+
+    /// Where the counts of the feed of revocations go.
+    #[must_use]
+    pub fn replica(&self) -> Arc<dyn ReplicaMeter> {
+        Arc::clone(&self.replicas) as _
     }
 
     /// Notes that the revocation set is no longer confirmed.

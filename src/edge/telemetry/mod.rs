@@ -5,6 +5,7 @@ pub mod lease;
 pub mod logging;
 pub mod machine;
 pub mod metrics;
+mod replicas;
 
 use metrics::Metrics;
 use palisade_core::ports::{Ended, Meter};
