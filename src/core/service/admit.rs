@@ -639,6 +639,61 @@ mod tests {
         assert_eq!(required(TokenFault::Expired, None, "sid=good").await, Err(Refusal::NotReady));
     }
 
+    /// Stands as this says, with this answer for every token.
+    struct Stands(Standing, bool);
+
+    impl Revocations for Stands {
+        fn standing(&self) -> Standing {
+            self.0
+        }
+
+        fn is_revoked(&self, _: &Identity) -> bool {
+            self.1
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_counts_as_far_as_the_set_is_confirmed_and_the_route_asks_for_that() {
+        use FailMode::{Closed, Open};
+        let (good, revoked) = (Ok((true, None)), Err(Refusal::Revoked));
+        let (stale, not_ready) = (Err(Refusal::Stale), Err(Refusal::NotReady));
+        for (standing, fail, is_revoked, outcome) in [
+            (Standing::Confirmed(1), Closed, false, good.clone()),
+            (Standing::Confirmed(1), Closed, true, revoked.clone()),
+            (Standing::Confirmed(1), Open, true, revoked.clone()),
+            (Standing::Stale(1), Closed, false, stale.clone()),
+            (Standing::Stale(1), Closed, true, stale.clone()),
+            (Standing::Stale(1), Open, false, good),
+            (Standing::Stale(1), Open, true, revoked),
+            (Standing::Loading, Closed, false, not_ready.clone()),
+            (Standing::Loading, Open, false, not_ready),
+        ] {
+            let mut route = route(Auth::Required);
+            route.fail = fail;
+            let mut admission = admission(route, TokenFault::Expired, None);
+            admission.authenticator.revocations = Arc::new(Stands(standing, is_revoked));
+            let case = format!("{standing:?} {fail:?} {is_revoked}");
+            let ask = async |fields: &Fields<'_>, path| {
+                let request = Request { headers: fields, ..request("a.test", "GET", path) };
+                match admission.admit(&request, [192, 0, 2, 1].into()).await {
+                    Verdict::Permit(permit) => Ok((permit.caller().is_some(), None)),
+                    Verdict::Refusal { refusal, .. } => Err(refusal),
+                    Verdict::Redirect { .. } => unreachable!("no route sends a browser elsewhere"),
+                }
+            };
+            let bearer = Fields(&[("authorization", "Bearer good")]);
+            assert_eq!(ask(&bearer, "/").await, outcome.clone(), "{case}");
+            // Every client may see it, whatever is known of its credential.
+            let seen = outcome.is_ok();
+            assert_eq!(ask(&bearer, "/manifest.json").await, Ok((seen, None)), "{case}");
+            assert_eq!(ask(&Fields(&[]), "/manifest.json").await, Ok((false, None)), "{case}");
+            // Native endpoints go by what is said for all of them.
+            admission.authenticator.fail = fail;
+            let native = admission.authenticator.authenticate("good").await.map(|_| (true, None));
+            assert_eq!(native, outcome, "{case}");
+        }
+    }
+
     /// Refuses every token for this until keys are learned.
     struct Learning(TokenFault, std::sync::atomic::AtomicBool);
 

@@ -276,6 +276,42 @@ async fn what_is_in_memory_is_held_against_the_revocations_and_read_again_when_o
 }
 
 #[tokio::test]
+async fn a_set_that_is_not_confirmed_counts_where_the_route_says_so() {
+    let refused = Err(Refusal::Stale);
+    for (auth, fail, outcome) in [
+        (Auth::Required, FailMode::Closed, refused.clone()),
+        (Auth::Optional, FailMode::Closed, refused.clone()),
+        (Auth::Required, FailMode::Open, session(1)),
+        (Auth::Optional, FailMode::Open, session(1)),
+        (Auth::None, FailMode::Closed, Ok(None)),
+    ] {
+        let gate = gate_with(auth, |route, _| route.fail = fail);
+        gate.set.is_stale.store(true, Ordering::Relaxed);
+        for known in ["read", "in memory"] {
+            assert_eq!(gate.get("__Host-palisade=ann").await, outcome, "{auth:?} {fail:?} {known}");
+        }
+        // What nothing has to be known of is as ever.
+        let without = if auth == Auth::Required { Err(Refusal::NoToken) } else { Ok(None) };
+        assert_eq!(gate.get("").await, without, "{auth:?} {fail:?}");
+        gate.set.sessions.lock().unwrap().push(SessionId(Uuid::from_u128(1)).to_string());
+        let over = match (auth, fail) {
+            (Auth::None, _) => Ok(None),
+            (_, FailMode::Closed) => refused.clone(),
+            (Auth::Required, FailMode::Open) => Err(Refusal::SessionOver),
+            (Auth::Optional, FailMode::Open) => Ok(None),
+        };
+        assert_eq!(
+            gate.get("__Host-palisade=ann").await,
+            over,
+            "{auth:?} {fail:?}: what is known is in force"
+        );
+        gate.set.is_missing.store(true, Ordering::Relaxed);
+        let loading = if auth == Auth::None { Ok(None) } else { Err(Refusal::NotReady) };
+        assert_eq!(gate.get("__Host-palisade=ann").await, loading, "{auth:?} {fail:?}: it was never whole");
+    }
+}
+
+#[tokio::test]
 async fn an_outage_ends_no_session() {
     for auth in [Auth::Required, Auth::Optional] {
         let gate = gate(auth);
