@@ -655,7 +655,7 @@ mod tests {
     #[tokio::test]
     async fn a_token_counts_as_far_as_the_set_is_confirmed_and_the_route_asks_for_that() {
         use FailMode::{Closed, Open};
-        let (good, revoked) = (Ok((true, None)), Err(Refusal::Revoked));
+        let (good, revoked) = (Ok((true, None::<String>)), Err(Refusal::Revoked));
         let (stale, not_ready) = (Err(Refusal::Stale), Err(Refusal::NotReady));
         for (standing, fail, is_revoked, outcome) in [
             (Standing::Confirmed(1), Closed, false, good.clone()),
