@@ -125,7 +125,7 @@ impl ProcessState {
                 authenticator: Authenticator {
                     verifier: Arc::new(verifier),
                     revocations: Arc::clone(&self.revocations) as Arc<dyn Revocations>,
-                    fail: FailMode::Closed,
+                    fail: config.store.postgres().map_or(FailMode::Closed, |settings| settings.fail),
                     clock: self.clock(),
                 },
             },
