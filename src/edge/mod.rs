@@ -16,6 +16,7 @@ pub mod mail;
 pub mod own_secrets;
 pub mod pages;
 pub mod passwords;
+pub mod postgres;
 pub mod proxy;
 pub mod store;
 pub mod telemetry;

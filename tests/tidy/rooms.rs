@@ -230,6 +230,25 @@ pub const ROOMS: &[Room] = &[
         ],
     },
     Room {
+        at: "palisade::edge::postgres",
+        ours: BELOW,
+        crates: &[
+            "base64",
+            "deadpool",
+            "rustls",
+            "rustls_native_certs",
+            "secrecy",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tokio_postgres",
+            "tokio_postgres_rustls",
+            "tracing",
+            "uuid",
+        ],
+    },
+    Room {
         at: "palisade::edge::proxy",
         ours: BELOW,
         crates: &[

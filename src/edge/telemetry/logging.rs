@@ -30,7 +30,7 @@ pub fn start(log: &Log) -> Result<(), String> {
 
 /// Libraries that write whole requests at their lower levels, credentials and all, each with all whose
 /// names begin like it. No setting may put a token into the log, so none makes them say more than this.
-const MUTED: [&str; 5] = ["pingora", "h2", "hyper", "reqwest", "rustls"];
+const MUTED: [&str; 6] = ["pingora", "h2", "hyper", "reqwest", "rustls", "tokio_postgres"];
 const MUTED_LEVEL: &str = "info";
 
 /// Parts of the engine whose lines are about single connections and requests, at ERROR some of them: a client or
