@@ -5,3 +5,6 @@
 
 #[path = "postgres/fixture.rs"]
 mod fixture;
+
+#[path = "postgres/commits.rs"]
+mod commits;

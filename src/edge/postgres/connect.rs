@@ -80,6 +80,12 @@ impl fmt::Debug for PostgresSettings {
     }
 }
 
+/// What every message that writes begins with. The settings end with the transaction. Warnings are asked for whatever the
+/// database's settings are: one says that a standby was not waited for.
+const WRITE: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '8s'; \
+                     SET LOCAL lock_timeout = '4s'; SET LOCAL synchronous_commit = on; \
+                     SET LOCAL client_min_messages = 'warning'; ";
+
 /// A row of an answer in text: `None` is NULL.
 pub type TextRow = Vec<Option<String>>;
 
@@ -160,6 +166,15 @@ impl DatabasePool {
     pub async fn message(&self, sql: &str) -> Result<Vec<TextRow>, DatabaseFailure> {
         let session = self.session().await?;
         session.message(sql, MESSAGE_TIMEOUT).await.inspect_err(|failure| self.note(failure))
+    }
+
+    /// As [`DatabaseSession::write`], on a connection of the pool. Never tried again.
+    ///
+    /// # Errors
+    /// [`DatabaseFailure`].
+    pub async fn write(&self, sql: &str) -> Result<Vec<TextRow>, DatabaseFailure> {
+        let session = self.session().await?;
+        session.write(sql, MESSAGE_TIMEOUT).await.inspect_err(|failure| self.note(failure))
     }
 
     /// A connection that is no part of the pool, with the notifications that come to it: for `LISTEN`. They end when the
@@ -290,6 +305,15 @@ impl DatabaseSession {
         Err(DatabaseFailure::unknown(format!(
             "the database answered with a warning ({warning}), so a standby may not have what was written"
         )))
+    }
+
+    /// As [`Self::message`], for statements that write: read committed, on the disk of the database and of the standbys
+    /// that it waits for before it answers, and given up by the database after seconds.
+    ///
+    /// # Errors
+    /// [`DatabaseFailure`].
+    pub async fn write(&self, sql: &str, within: Duration) -> Result<Vec<TextRow>, DatabaseFailure> {
+        self.message(&format!("{WRITE}{sql}"), within).await
     }
 
     /// The rows of an answer, and the first warning that came with it.

@@ -23,24 +23,31 @@ const MIGRATION_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// One step of the schema.
 #[derive(Debug, Clone, Copy)]
-struct Migration {
+pub struct SchemaMigration {
     number: i32,
-    step: Step,
+    /// The oldest program that may serve from then on; `None`: those that could before.
+    oldest_program: Option<i32>,
     sql: &'static str,
 }
 
-/// Which programs may serve after a migration.
-#[derive(Debug, Clone, Copy)]
-enum Step {
-    /// Those that could before.
-    Expansion,
-    /// None that is older than this one.
-    #[allow(dead_code, reason = "there was nothing to take out yet; tests use it")]
-    Contraction { oldest_program: i32 },
+impl SchemaMigration {
+    /// One that adds what older programs do not see.
+    #[must_use]
+    pub const fn expansion(number: i32, sql: &'static str) -> SchemaMigration {
+        SchemaMigration { number, oldest_program: None, sql }
+    }
+
+    /// One that takes out what programs before `oldest_program` need.
+    #[must_use]
+    pub const fn contraction(number: i32, oldest_program: i32, sql: &'static str) -> SchemaMigration {
+        SchemaMigration { number, oldest_program: Some(oldest_program), sql }
+    }
 }
 
-const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, step: Step::Expansion, sql: include_str!("schema/001.sql") }];
+const MIGRATIONS: &[SchemaMigration] = &[
+    SchemaMigration::expansion(1, include_str!("schema/001.sql")),
+    SchemaMigration::expansion(2, include_str!("schema/commit_1.sql")),
+];
 
 /// Why the schema is not one that this program can serve with.
 #[derive(Debug, thiserror::Error)]
@@ -48,9 +55,9 @@ pub enum MigrationError {
     /// A newer program has taken out what this one needs.
     #[error(
         "the database's schema is of a newer release: it can be served by programs from number {oldest} on, and this one \
-         has number {PROGRAM}; run the newer release"
+         has number {program}; run the newer release"
     )]
-    Outdated { oldest: i32 },
+    Outdated { oldest: i32, program: i32 },
     #[error("the database's schema cannot be brought up to date by migration {number}: {failure}")]
     Failed { number: i32, failure: DatabaseFailure },
     #[error(transparent)]
@@ -62,8 +69,20 @@ pub enum MigrationError {
 /// # Errors
 /// [`MigrationError`]; this program must not serve then.
 pub async fn migrate(pool: &DatabasePool) -> Result<(), MigrationError> {
-    let mut applied = state(pool).await?;
-    for migration in MIGRATIONS.iter().filter(|migration| !applied.numbers.contains(&migration.number)) {
+    apply(pool, MIGRATIONS, PROGRAM).await
+}
+
+/// Brings the schema through `migrations`, for the program of this number.
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn apply(
+    pool: &DatabasePool,
+    migrations: &[SchemaMigration],
+    program: i32,
+) -> Result<(), MigrationError> {
+    let applied = state(pool, program).await?;
+    for migration in migrations.iter().filter(|migration| !applied.contains(&migration.number)) {
         let session = pool.session().await?;
         let outcome = session.message(&migration.message(), MIGRATION_TIMEOUT).await;
         if let Err(failure) = outcome {
@@ -78,73 +97,54 @@ pub async fn migrate(pool: &DatabasePool) -> Result<(), MigrationError> {
         }
         tracing::info!(migration = migration.number, "the database's schema was brought up to date");
     }
-    applied = state(pool).await?;
-    match applied.oldest {
-        Some(oldest) if oldest > PROGRAM => Err(MigrationError::Outdated { oldest }),
-        _ => Ok(()),
-    }
+    state(pool, program).await.map(drop)
 }
 
-/// Whether this program can serve with the schema as it is, which it does not change.
+/// Whether the schema is the one of this program; changes nothing.
 ///
 /// # Errors
 /// [`MigrationError`].
 pub async fn is_current(pool: &DatabasePool) -> Result<bool, MigrationError> {
-    let applied = state(pool).await?;
-    match applied.oldest {
-        Some(oldest) if oldest > PROGRAM => Err(MigrationError::Outdated { oldest }),
-        _ => Ok(MIGRATIONS.iter().all(|migration| applied.numbers.contains(&migration.number))),
-    }
+    let applied = state(pool, PROGRAM).await?;
+    Ok(MIGRATIONS.iter().all(|migration| applied.contains(&migration.number)))
 }
 
-#[derive(Debug, Default)]
-struct Applied {
-    numbers: Vec<i32>,
-    oldest: Option<i32>,
-}
-
-async fn state(pool: &DatabasePool) -> Result<Applied, MigrationError> {
+/// The numbers of the migrations that were applied.
+async fn state(pool: &DatabasePool, program: i32) -> Result<Vec<i32>, MigrationError> {
     let exists = "SELECT pg_catalog.to_regclass('palisade.migrations') IS NOT NULL";
     if pool.read(exists, &[]).await?.first().is_none_or(|row| !row.get::<_, bool>(0)) {
-        return Ok(Applied::default());
+        return Ok(Vec::new());
     }
     let rows =
         pool.read("SELECT number, oldest_program FROM palisade.migrations ORDER BY number", &[]).await?;
-    let mut applied = Applied::default();
-    for row in rows {
-        applied.numbers.push(row.get(0));
-        applied.oldest = applied.oldest.max(Some(row.get(1)));
+    match rows.iter().map(|row| row.get::<_, i32>(1)).max() {
+        Some(oldest) if oldest > program => Err(MigrationError::Outdated { oldest, program }),
+        _ => Ok(rows.iter().map(|row| row.get(0)).collect()),
     }
-    if let Some(oldest) = applied.oldest.filter(|oldest| *oldest > PROGRAM) {
-        return Err(MigrationError::Outdated { oldest });
-    }
-    Ok(applied)
 }
 
 /// The SQLSTATE with which a contraction says that an older program is registered.
 const OLDER_IS_REGISTERED: &str = "PX003";
 
-impl Migration {
+impl SchemaMigration {
     /// The message that applies it, unless it was applied meanwhile.
     fn message(&self) -> String {
-        let Migration { number, sql, .. } = self;
-        // What the schema said before stays, unless this migration raises it.
-        let (guard, oldest) = match self.step {
-            Step::Expansion => (String::new(), 0),
-            Step::Contraction { oldest_program } => (
-                format!(
-                    "IF EXISTS (SELECT FROM palisade.replicas r WHERE r.program < {oldest_program}) THEN \
-                     RAISE EXCEPTION 'an older program is registered' USING ERRCODE = '{OLDER_IS_REGISTERED}'; END IF;"
-                ),
-                oldest_program,
+        let SchemaMigration { number, sql, .. } = self;
+        let guard = match self.oldest_program {
+            None => String::new(),
+            Some(oldest) => format!(
+                "IF EXISTS (SELECT FROM palisade.replicas r WHERE r.program < {oldest}) THEN \
+                 RAISE EXCEPTION 'an older program is registered' USING ERRCODE = '{OLDER_IS_REGISTERED}'; END IF;"
             ),
         };
+        // What the schema said before stays, unless this migration raises it.
+        let oldest = self.oldest_program.unwrap_or(0);
         format!(
             "SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '10min'; SET LOCAL client_min_messages = 'warning'; \
              SET LOCAL synchronous_commit = on; \
              DO $palisade_outer$ BEGIN \
              PERFORM pg_catalog.pg_advisory_xact_lock(1885433961, 2); \
-             CREATE SCHEMA IF NOT EXISTS palisade; \
+             IF pg_catalog.to_regnamespace('palisade') IS NULL THEN CREATE SCHEMA palisade; END IF; \
              CREATE TABLE IF NOT EXISTS palisade.migrations (number int PRIMARY KEY, oldest_program int NOT NULL, \
              applied_at timestamptz NOT NULL DEFAULT now()); \
              IF NOT EXISTS (SELECT FROM palisade.migrations m WHERE m.number = {number}) THEN {guard} \
@@ -180,9 +180,8 @@ mod tests {
 
     #[test]
     fn a_contraction_asks_for_older_programs_and_an_expansion_does_not() {
-        let made = |step| Migration { number: 7, step, sql: "SELECT 1" }.message();
-        assert!(!made(Step::Expansion).contains("palisade.replicas"));
-        let contraction = made(Step::Contraction { oldest_program: 4 });
+        assert!(!SchemaMigration::expansion(7, "SELECT 1").message().contains("palisade.replicas"));
+        let contraction = SchemaMigration::contraction(7, 4, "SELECT 1").message();
         assert!(contraction.contains("r.program < 4") && contraction.contains("greatest(4,"));
     }
 }

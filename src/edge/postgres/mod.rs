@@ -16,9 +16,11 @@
 //! Numbers of the domain are `u64` and those of the database are not (`numbers.rs`). Bodies are JSON with a version of
 //! their own (`record.rs`); what a newer program wrote is neither read nor written over.
 
+pub mod commit;
 pub mod connect;
 pub mod failure;
 pub mod migrations;
 pub mod numbers;
 pub mod record;
 pub mod tls;
+pub mod writer;

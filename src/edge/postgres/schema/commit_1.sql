@@ -279,7 +279,7 @@ DECLARE
     v smallint;
     owner uuid;
     record_id uuid;
-    hash bytea;
+    sought bytea;
 BEGIN
     FOR change IN SELECT e.value FROM jsonb_array_elements(changes) e LOOP
         owner := change->>'user';
@@ -360,7 +360,7 @@ BEGIN
             v := known->>'link';
             INSERT INTO palisade.links AS l (hash, expires_at, version, body) VALUES (palisade.bytes_1(change->>'hash'),
                 (change->>'expires_at')::bigint, (change->>'version')::smallint, palisade.bytes_1(change->>'body'))
-                ON CONFLICT ON CONSTRAINT links_pkey DO UPDATE SET expires_at = EXCLUDED.expires_at,
+                ON CONFLICT (hash) DO UPDATE SET expires_at = EXCLUDED.expires_at,
                     version = EXCLUDED.version, body = EXCLUDED.body WHERE l.version <= v;
             IF NOT FOUND THEN
                 SELECT l.version INTO v FROM palisade.links l WHERE l.hash = palisade.bytes_1(change->>'hash');
@@ -369,11 +369,11 @@ BEGIN
             wrote := true;
         WHEN 'consume_link' THEN
             v := known->>'link';
-            hash := palisade.bytes_1(change->>'hash');
-            DELETE FROM palisade.links l WHERE l.hash = make_1.hash AND l.version <= v;
+            sought := palisade.bytes_1(change->>'hash');
+            DELETE FROM palisade.links l WHERE l.hash = sought AND l.version <= v;
             IF NOT FOUND THEN
                 PERFORM palisade.refuse_newer_1('link', l.version, '') FROM palisade.links l
-                    WHERE l.hash = make_1.hash AND l.version > v;
+                    WHERE l.hash = sought AND l.version > v;
                 PERFORM palisade.refuse_1('conflict');
             END IF;
             wrote := true;
@@ -397,9 +397,9 @@ BEGIN
                 WHERE m.id = record_id AND m.version > v;
         WHEN 'put_mailbox' THEN
             v := known->>'mailbox';
-            hash := palisade.bytes_1(change->>'mailbox');
+            sought := palisade.bytes_1(change->>'mailbox');
             IF (change->>'revision')::bigint = 0 THEN
-                INSERT INTO palisade.mailboxes AS m (id, revision, ends_at, version, body) VALUES (hash,
+                INSERT INTO palisade.mailboxes AS m (id, revision, ends_at, version, body) VALUES (sought,
                     (change->>'next')::bigint, (change->>'ends_at')::bigint, (change->>'version')::smallint,
                     palisade.bytes_1(change->>'body'))
                     ON CONFLICT (id) DO UPDATE SET revision = EXCLUDED.revision, ends_at = EXCLUDED.ends_at,
@@ -407,11 +407,11 @@ BEGIN
             ELSE
                 UPDATE palisade.mailboxes m SET revision = (change->>'next')::bigint, ends_at = (change->>'ends_at')::bigint,
                     version = (change->>'version')::smallint, body = palisade.bytes_1(change->>'body')
-                    WHERE m.id = hash AND m.revision = (change->>'revision')::bigint AND m.version <= v;
+                    WHERE m.id = sought AND m.revision = (change->>'revision')::bigint AND m.version <= v;
             END IF;
             IF NOT FOUND THEN
                 PERFORM palisade.refuse_newer_1('mailbox', m.version, '') FROM palisade.mailboxes m
-                    WHERE m.id = hash AND m.version > v;
+                    WHERE m.id = sought AND m.version > v;
                 PERFORM palisade.refuse_1('conflict');
             END IF;
             wrote := true;
