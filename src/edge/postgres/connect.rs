@@ -4,7 +4,6 @@
 //! connection whose answer was not awaited to its end is closed and never used again: its next answer would be another
 //! message's.
 
-use std::fmt;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,10 +11,8 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult};
-use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::error::Severity;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
@@ -23,62 +20,21 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Notification, Row, Sim
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure::DatabaseFailure;
+use super::settings::driver_config;
+pub use super::settings::{CONNECT_TIMEOUT, PasswordSource, PostgresSettings};
 use super::tls::DatabaseTls;
 
-/// How long one host may take to answer, from the first packet to the end of the authentication.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a caller waits for a connection that others have.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a read may take.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a message may take that writes. The database gives its statements up earlier.
 pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long sent bytes may go unacknowledged before the kernel gives a connection up (`TCP_USER_TIMEOUT`).
-const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
-/// After which silence the kernel asks whether the other end is there, how often, and how many times.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(3), Duration::from_secs(1), 3);
 /// How many notifications wait for their reader. What comes beyond that is dropped: a notification is a hint, and its
 /// reader looks by itself as well.
 const NOTIFICATIONS: usize = 1024;
 /// The earliest release of PostgreSQL, as `server_version_num` counts.
 const EARLIEST_SERVER: u32 = 14_00_00;
-
-/// Where a password comes from. Asked at each new connection, so that one that was changed is taken up. The error is for
-/// an operator and names no part of the password.
-pub type PasswordSource = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;
-
-/// Where the database is, and how it is connected to.
-#[derive(Clone)]
-pub struct PostgresSettings {
-    /// Host names, addresses or folders of unix sockets (these begin with `/`), with their ports; tried in this order.
-    /// Of several, only one that takes writes is used.
-    pub hosts: Vec<(String, u16)>,
-    pub user: String,
-    pub database: String,
-    pub password: Option<PasswordSource>,
-    pub tls: DatabaseTls,
-    /// How many connections there are at most; at least 1.
-    pub size: usize,
-}
-
-impl PostgresSettings {
-    /// The same place, with another number of connections.
-    #[must_use]
-    pub fn with_size(&self, size: usize) -> PostgresSettings {
-        PostgresSettings { size, ..self.clone() }
-    }
-}
-
-impl fmt::Debug for PostgresSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresSettings")
-            .field("hosts", &self.hosts)
-            .field("user", &self.user)
-            .field("database", &self.database)
-            .field("size", &self.size)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What every message that writes begins with. The settings end with the transaction. Warnings are asked for whatever the
 /// database's settings are: one says that a standby was not waited for.
@@ -406,38 +362,6 @@ async fn open(
         };
     }
     Err(failure)
-}
-
-fn driver_config(
-    settings: &PostgresSettings,
-    host: &str,
-    port: u16,
-    password: Option<&SecretString>,
-) -> Config {
-    let mut config = Config::new();
-    let (idle, interval, retries) = KEEPALIVE;
-    config
-        .host(host)
-        .port(port)
-        .user(&settings.user)
-        .dbname(&settings.database)
-        .application_name("palisade")
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_user_timeout(UNACKNOWLEDGED)
-        .keepalives_idle(idle)
-        .keepalives_interval(interval)
-        .keepalives_retries(retries)
-        .ssl_mode(match settings.tls {
-            DatabaseTls::Verified(_) if !host.starts_with('/') => SslMode::Require,
-            _ => SslMode::Disable,
-        });
-    if settings.hosts.len() > 1 {
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-    }
-    if let Some(password) = password {
-        config.password(password.expose_secret());
-    }
-    config
 }
 
 async fn connect<T>(

@@ -22,5 +22,6 @@ pub mod failure;
 pub mod migrations;
 pub mod numbers;
 pub mod record;
+pub mod settings;
 pub mod tls;
 pub mod writer;
