@@ -38,7 +38,7 @@ pub use self::connections::{
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
 pub use self::feed::{Confirmation, FeedSink, ReplicaMeter, Unmeasured};
 pub use self::fetch::{Fetch, FetchError, FetchRequest, Fetched, FormAuth, PostForm};
-pub use self::formats::{OlderReplica, RecordFormats, ReplicaFormats, check_formats};
+pub use self::formats::{OlderReplica, RecordFormats, ReplicaFormats, check_formats, written_format};
 pub use self::injector::{InjectFault, Injector};
 pub use self::leases::LeaseStore;
 pub use self::notes::{Note, NoteKey, NoteKind, NotePut, NotesRead, SharedNotes};

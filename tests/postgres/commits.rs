@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use palisade::edge::postgres::commit::feed_position;
 use palisade::edge::postgres::connect::{DatabasePool, PostgresSettings};
+use palisade::edge::postgres::failure::FailureKind;
 use palisade::edge::postgres::migrations::{MigrationError, SchemaMigration, apply, is_current, migrate};
 use palisade::edge::postgres::tls::DatabaseTls;
 use palisade::edge::postgres::writer::{CommitWriter, WAITING};
 use palisade_core::domain::account::User;
 use palisade_core::ports::{Change, CommitError, Position, StoreError};
 use palisade_testing::conformance::{link, revocation, token, user};
-use palisade_testing::postgres::{Cluster, Database, Way, Wire};
+use palisade_testing::postgres::{Cluster, Database, Pooler, Way, Wire};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// The longest that any step may take; a bound against hanging, never a measurement.
@@ -244,6 +245,60 @@ async fn an_answer_with_a_warning_is_no_acknowledgement() {
     soon(writer.commit(vec![revoked("after")])).await.unwrap();
 }
 
+/// A gateway that gives up must not leave a connection of the database behind that waits for a standby for ever.
+#[tokio::test]
+async fn what_is_given_up_is_ended_in_the_database_too() {
+    let cluster = Cluster::start();
+    let (database, settings) = prepared(&cluster).await;
+    let pool = DatabasePool::new(settings).unwrap();
+    let client = database.client().await;
+    client.simple_query("ALTER SYSTEM SET synchronous_standby_names = 'absent'").await.unwrap();
+    client.simple_query("SELECT pg_reload_conf()").await.unwrap();
+    let write = "INSERT INTO palisade.upgrades (name) VALUES (pg_catalog.gen_random_uuid()::text)";
+    // Until the setting has reached a connection, it does not wait.
+    let failure = loop {
+        let session = pool.session().await.unwrap();
+        match session.write(write, Duration::from_millis(300)).await {
+            Ok(_) => tokio::task::yield_now().await,
+            Err(failure) => break failure,
+        }
+    };
+    assert_eq!(failure.kind, FailureKind::Unknown, "{failure}");
+    assert!(failure.to_string().contains("did not answer"), "{failure}");
+    until(&client, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "0").await;
+}
+
+#[tokio::test]
+async fn commits_go_through_a_pooler_in_transaction_mode() {
+    let cluster = Cluster::start();
+    let (database, _direct) = prepared(&cluster).await;
+    let pooler = Pooler::before(&cluster, 2);
+    let pooled = settings_at(&database, pooler.address);
+    let writer = Arc::new(writer(&pooled, 4).await);
+    let mut callers = tokio::task::JoinSet::new();
+    for caller in 0..8u128 {
+        let writer = Arc::clone(&writer);
+        callers.spawn(async move {
+            for n in 0..10 {
+                let id = caller * 100 + n + 1;
+                let changes = vec![
+                    Change::CreateUser(user(id, &format!("u{id}@example.com"))),
+                    revoked(&id.to_string()),
+                ];
+                writer.commit(changes).await.unwrap();
+            }
+        });
+    }
+    soon(callers.join_all()).await;
+    let pool = DatabasePool::new(pooled).unwrap();
+    let sql = "SELECT count(*) FROM palisade.users WHERE revision = $1";
+    for _ in 0..4 {
+        let rows = pool.read(sql, &[(&0i64, tokio_postgres::types::Type::INT8)]).await.unwrap();
+        assert_eq!(rows[0].get::<_, i64>(0), 80);
+    }
+    assert_eq!(value(&database.client().await, "SELECT position FROM palisade.head").await, "80");
+}
+
 #[tokio::test]
 async fn a_commit_that_a_deadlock_took_back_is_made_again() {
     let (database, settings) = prepared(Cluster::shared()).await;
@@ -407,6 +462,24 @@ async fn what_a_newer_program_wrote_is_not_written_over() {
         "nothing of it was made"
     );
     assert!(writer.is_writable());
+}
+
+#[tokio::test]
+async fn what_a_registered_replica_could_not_read_is_not_written() {
+    let (database, settings) = prepared(Cluster::shared()).await;
+    let writer = writer(&settings, 1).await;
+    let client = database.client().await;
+    let register = "INSERT INTO palisade.replicas (id, name, program, formats, position, confirms, lease_ms, fail_open, \
+                    key_ring) VALUES (gen_random_uuid(), 'old', 1, '{\"user\":2,\"revocation\":1}', 0, 0, 1, false, 0)";
+    client.batch_execute(register).await.unwrap();
+    let refused = writer.commit(vec![Change::CreateUser(user(1, "ann@example.com"))]).await.unwrap_err();
+    let CommitError::Store(StoreError::OlderReplica(older)) = &refused else { panic!("{refused:?}") };
+    assert_eq!((&*older.replica, older.version, older.reads), ("old", 3, 2));
+    writer.commit(vec![revoked("t")]).await.unwrap();
+    let unknown = writer.commit(vec![Change::CreateLink(link(1, 9))]).await.unwrap_err();
+    assert!(unknown.to_string().contains("reads versions up to 0"), "{unknown}");
+    client.batch_execute("DELETE FROM palisade.replicas").await.unwrap();
+    writer.commit(vec![Change::CreateUser(user(1, "ann@example.com"))]).await.unwrap();
 }
 
 #[tokio::test]

@@ -49,7 +49,8 @@ pub struct ReplicaFormats {
 }
 
 /// The kind and version of the records that a change writes.
-fn written(change: &Change) -> Option<(RecordKind, u8)> {
+#[must_use]
+pub fn written_format(change: &Change) -> Option<(RecordKind, u8)> {
     let latest = |kind: RecordKind| Some((kind, kind.version()));
     match change {
         Change::CreateUser(user) | Change::UpdateUser(user) => Some((RecordKind::User, user_version(user))),
@@ -100,7 +101,7 @@ pub struct OlderReplica {
 /// # Errors
 /// [`OlderReplica`].
 pub fn check_formats(changes: &[Change], live: &[ReplicaFormats]) -> Result<(), OlderReplica> {
-    for (kind, version) in changes.iter().filter_map(written) {
+    for (kind, version) in changes.iter().filter_map(written_format) {
         let cannot_read = |replica: &&ReplicaFormats| replica.formats.version(kind) < version;
         if let Some(ReplicaFormats { replica, program, formats }) = live.iter().find(cannot_read) {
             let (replica, program, reads) = (replica.clone(), *program, formats.version(kind));

@@ -4,6 +4,8 @@
 //! record as it will be stored, and beside it what the function looks at. The function must come to what the writer of the
 //! embedded store comes to; one suite holds both to it.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -24,16 +26,16 @@ use palisade_core::domain::session::Session;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::username::Username;
 use palisade_core::ports::{
-    Change, CommitError, EVENTS_KEPT, GONE_EVENTS_LIFE, Position, Precondition, RecordKind,
-    STRANGERS_EVENTS_KEPT, StoreError,
+    Change, CommitError, EVENTS_KEPT, GONE_EVENTS_LIFE, OlderReplica, Position, Precondition, RecordFormats,
+    RecordKind, STRANGERS_EVENTS_KEPT, StoreError, written_format,
 };
 use uuid::Uuid;
 
 /// One commit, written down.
 #[derive(Debug, Clone)]
 pub struct EncodedCommit {
-    /// A JSON list of changes.
-    changes: String,
+    /// JSON: its `changes`, and what a gateway `needs` to read to read what they write.
+    text: String,
     /// What its first locked row belongs to. The commits of a batch are made in this order, so that two batches lock the
     /// rows of accounts in one order and do not wait for one another.
     pub order: Uuid,
@@ -46,20 +48,25 @@ impl EncodedCommit {
     /// [`StoreError::Unavailable`]: a record has no form in JSON.
     pub fn of(changes: Vec<Change>) -> Result<EncodedCommit, StoreError> {
         let order = changes.iter().find_map(account).unwrap_or_default();
+        let mut needs = BTreeMap::new();
+        for (kind, version) in changes.iter().filter_map(written_format) {
+            let needed = needs.entry(kind.name()).or_insert(version);
+            *needed = version.max(*needed);
+        }
         let changes = changes.into_iter().map(written).collect::<Result<Vec<_>, _>>()?;
-        Ok(EncodedCommit { changes: Value::Array(changes).to_string(), order })
+        Ok(EncodedCommit { text: json!({"changes": changes, "needs": needs}).to_string(), order })
     }
 
     /// Bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.changes.len()
+        self.text.len()
     }
 
     /// Whether it holds nothing at all; one without changes still holds an empty list.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.text.is_empty()
     }
 }
 
@@ -82,37 +89,17 @@ fn account(change: &Change) -> Option<Uuid> {
 #[must_use]
 pub fn batch<'a>(commits: impl Iterator<Item = &'a EncodedCommit>) -> String {
     let known: Map<String, Value> =
-        RecordKind::ALL.iter().map(|kind| (kind_name(*kind).to_owned(), json!(kind.version()))).collect();
-    let mut text = format!("{{\"known\":{},\"commits\":[", Value::Object(known));
+        RecordKind::ALL.iter().map(|kind| (kind.name().to_owned(), json!(kind.version()))).collect();
+    let formats = json!(RecordFormats::of_this_program().to_json());
+    let mut text = format!("{{\"known\":{},\"formats\":{formats},\"commits\":[", Value::Object(known));
     for (at, commit) in commits.enumerate() {
         if at > 0 {
             text.push(',');
         }
-        text.push_str(&commit.changes);
+        text.push_str(&commit.text);
     }
     text.push_str("]}");
     STANDARD.encode(text)
-}
-
-/// What the function calls a kind of record.
-const fn kind_name(kind: RecordKind) -> &'static str {
-    match kind {
-        RecordKind::User => "user",
-        RecordKind::Session => "session",
-        RecordKind::Connection => "connection",
-        RecordKind::Link => "link",
-        RecordKind::Revocation => "revocation",
-        RecordKind::TokenVersion => "token_version",
-        RecordKind::Task => "task",
-        RecordKind::Mail => "mail",
-        RecordKind::Mailbox => "mailbox",
-        RecordKind::EventsEnd => "events_end",
-        RecordKind::Event => "event",
-        RecordKind::ClockMark => "clock_mark",
-        RecordKind::KeyCheck => "key_check",
-        RecordKind::FormerUsername => "former_username",
-        RecordKind::Upgrade => "upgrade",
-    }
 }
 
 fn written(change: Change) -> Result<Value, StoreError> {
@@ -358,6 +345,29 @@ struct CommitAnswer {
     entries: Vec<StandingRow>,
     position: Option<i64>,
     number: Option<i64>,
+    older: Option<OlderAnswer>,
+}
+
+/// A replica that cannot read what a commit would write.
+#[derive(Deserialize)]
+struct OlderAnswer {
+    replica: String,
+    program: i64,
+    kind: String,
+    version: u8,
+    reads: i64,
+}
+
+impl OlderAnswer {
+    fn error(self) -> Option<OlderReplica> {
+        Some(OlderReplica {
+            replica: self.replica,
+            program: u32::try_from(self.program).unwrap_or(0),
+            kind: RecordKind::ALL.into_iter().find(|known| known.name() == self.kind)?,
+            version: self.version,
+            reads: u8::try_from(self.reads).unwrap_or(0),
+        })
+    }
 }
 
 /// What the answer of `palisade.commit_1` to a batch says of each commit, in their order.
@@ -384,6 +394,7 @@ pub fn outcomes(text: &str, asked: usize) -> Result<Vec<CommitOutcome>, StoreErr
 
 fn outcome(answer: CommitAnswer) -> CommitOutcome {
     let refused = |error: CommitError| CommitOutcome::Refused(error);
+    let unknown = || StoreError::Unavailable("the database answers a commit with an unknown word".to_owned());
     let state = answer.state.unwrap_or_default();
     match answer.outcome.as_str() {
         "done" => match answer.entries.iter().map(StandingRow::revocation).collect() {
@@ -402,11 +413,11 @@ fn outcome(answer: CommitAnswer) -> CommitOutcome {
         "username_taken" => refused(CommitError::UsernameTaken),
         "identity_taken" => refused(CommitError::IdentityTaken),
         "failed" => refused(StoreError::Unavailable(words_of_state(&state, "")).into()),
-        other => refused(match newer_record(other) {
-            Some(error) => error.into(),
-            None => StoreError::Unavailable("the database answers a commit with an unknown word".to_owned())
-                .into(),
+        "older" => refused(match answer.older.and_then(OlderAnswer::error) {
+            Some(older) => StoreError::OlderReplica(older).into(),
+            None => unknown().into(),
         }),
+        other => refused(newer_record(other).unwrap_or_else(unknown).into()),
     }
 }
 
@@ -414,7 +425,7 @@ fn outcome(answer: CommitAnswer) -> CommitOutcome {
 fn newer_record(outcome: &str) -> Option<StoreError> {
     let mut parts = outcome.strip_prefix("newer:")?.splitn(3, ':');
     let (kind, version, id) = (parts.next()?, parts.next()?, parts.next().unwrap_or_default());
-    let kind = RecordKind::ALL.into_iter().find(|known| kind_name(*known) == kind)?;
+    let kind = RecordKind::ALL.into_iter().find(|known| known.name() == kind)?;
     Some(newer(kind, id, version.parse().ok()?))
 }
 
@@ -442,7 +453,7 @@ mod tests {
 
     fn first(change: Change) -> Value {
         let commit = EncodedCommit::of(vec![change]).unwrap();
-        serde_json::from_str::<Vec<Value>>(&commit.changes).unwrap().remove(0)
+        serde_json::from_str::<Value>(&commit.text).unwrap()["changes"][0].take()
     }
 
     #[test]
@@ -471,7 +482,9 @@ mod tests {
         let read: Value = serde_json::from_slice(&STANDARD.decode(text).unwrap()).unwrap();
         assert_eq!(read["known"]["user"], 3);
         assert_eq!(read["commits"].as_array().unwrap().len(), 2);
-        assert_eq!(read["commits"][0][0]["lim"].as_i64(), Some(i64::MAX));
+        let first = &read["commits"][0];
+        assert_eq!(first["changes"][0]["lim"].as_i64(), Some(i64::MAX));
+        assert_eq!(first["needs"], json!({"revocation": 1}));
     }
 
     #[test]
@@ -497,8 +510,9 @@ mod tests {
             {"outcome":"again","state":"40P01"},
             {"outcome":"newer:user:9:00000000-0000-0000-0000-000000000007"},
             {"outcome":"failed","state":"53100"},
-            {"outcome":"what"}]}"#;
-        let read = outcomes(text, 7).unwrap();
+            {"outcome":"what"},
+            {"outcome":"older","older":{"replica":"b","program":1,"kind":"user","version":3,"reads":2}}]}"#;
+        let read = outcomes(text, 8).unwrap();
         assert!(matches!(read[0], CommitOutcome::Done { position: None, .. }));
         let CommitOutcome::Done { position: Some(at), .. } = &read[1] else { panic!("{:?}", read[1]) };
         assert_eq!((*at, feed_position(*at)), (position(3, 8), 3));
@@ -511,6 +525,10 @@ mod tests {
         };
         assert!(words(4).contains("the account 00000000-0000-0000-0000-000000000007"), "{}", words(4));
         assert!(words(5).contains("disk is full") && words(6).contains("unknown word"), "{}", words(5));
+        let CommitOutcome::Refused(CommitError::Store(StoreError::OlderReplica(older))) = &read[7] else {
+            panic!("{:?}", read[7])
+        };
+        assert_eq!((&*older.replica, older.kind, older.version, older.reads), ("b", RecordKind::User, 3, 2));
         assert!(outcomes(text, 6).is_err() && outcomes("{}", 1).is_err() && outcomes("[", 0).is_err());
         assert!(
             outcomes(r#"{"importing":true,"closed_for":null}"#, 1)

@@ -231,20 +231,11 @@ impl DatabaseSession {
         sql: &str,
         parameters: &[(&(dyn ToSql + Sync), Type)],
     ) -> Result<Vec<Row>, DatabaseFailure> {
-        let cancel = self.client.cancel_token();
         let asked = tokio::time::timeout(READ_TIMEOUT, self.whole(self.client.query_typed(sql, parameters)));
         if let Ok(answer) = asked.await {
             return answer.map_err(|error| DatabaseFailure::sent(&error));
         }
-        self.close();
-        let tls = self.tls.clone();
-        // The server would go on with the statement, whose reader is gone. If this does not reach it, it ends by itself.
-        tokio::spawn(tokio::time::timeout(CONNECT_TIMEOUT, async move {
-            let _ = match tls {
-                DatabaseTls::Off => cancel.cancel_query(NoTls).await,
-                DatabaseTls::Verified(config) => cancel.cancel_query(connector(&config)).await,
-            };
-        }));
+        self.give_up();
         Err(DatabaseFailure::unknown(format!("the database did not answer a read within {READ_TIMEOUT:?}")))
     }
 
@@ -290,7 +281,7 @@ impl DatabaseSession {
                 return Err(failure);
             }
             Err(_) => {
-                self.close();
+                self.give_up();
                 let words =
                     format!("the database did not answer within {within:?}; what it was told may be done");
                 return Err(DatabaseFailure::unknown(words));
@@ -303,6 +294,21 @@ impl DatabaseSession {
             _ => None,
         });
         Ok((rows.collect(), self.heard.take()))
+    }
+
+    /// Closes a connection whose answer is late, and asks the server to end what it does for it. It would not notice by
+    /// itself while it waits for a lock or a standby, and those that wait so would use up its connections. What it had
+    /// committed stays.
+    fn give_up(&self) {
+        let (cancel, tls) = (self.client.cancel_token(), self.tls.clone());
+        self.close();
+        tokio::spawn(tokio::time::timeout(CONNECT_TIMEOUT, async move {
+            // If it does not come through, the server or the network is what is late.
+            let _ = match tls {
+                DatabaseTls::Off => cancel.cancel_query(NoTls).await,
+                DatabaseTls::Verified(config) => cancel.cancel_query(connector(&config)).await,
+            };
+        }));
     }
 
     /// Awaits an answer. If the caller leaves before it came, the session is spent.

@@ -119,7 +119,7 @@ impl CommitWriter {
         let made =
             answer.await.map_err(|_| unavailable("the store was closed while a commit was under way"))??;
         let position = made.position.unwrap_or_else(|| self.position());
-        let acknowledgement = Acknowledgement { by: ConfirmedBy::ThisProcess, took: since.elapsed() };
+        let acknowledgement = Acknowledgement { by: ConfirmedBy::Database, took: since.elapsed() };
         Ok(Committed { revocations: made.revocations, position, acknowledgement })
     }
 

@@ -183,7 +183,7 @@ CREATE TABLE palisade.replicas (
     -- The number of the program.
     program int NOT NULL,
     -- JSON: each kind of record with the highest version that the program knows.
-    formats text NOT NULL,
+    formats text NOT NULL CHECK (formats::jsonb IS NOT NULL),
     position bigint NOT NULL,
     confirms bigint NOT NULL,
     lease_ms int NOT NULL,

@@ -475,16 +475,19 @@ BEGIN
 END
 $f$;
 
--- Makes a batch of commits. Base64 of JSON: `known`, the highest version of each kind of record that the program knows, and
--- `commits`, the changes of each. Answers JSON: for each commit its outcome, with the revocations and the two numbers of
+-- Makes a batch of commits. Base64 of JSON: `known`, the highest version of each kind of record that the program knows; the
+-- same as `formats`, in the words in which replicas register; and `commits`, the changes of each, with what a replica needs
+-- to know to read what they write. Answers JSON: for each commit its outcome, with the revocations and the two numbers of
 -- its position.
 CREATE FUNCTION palisade.commit_1(batch text) RETURNS text LANGUAGE plpgsql
     SET search_path = pg_catalog, pg_temp AS $f$
 DECLARE
     asked jsonb := convert_from(decode(batch, 'base64'), 'UTF8')::jsonb;
-    changes jsonb;
+    one jsonb;
     answer jsonb;
     answers jsonb[] := '{}';
+    -- The replicas that know other versions than this program, as a rule none.
+    others jsonb;
     installation record;
     revoking int := 0;
     last_position bigint;
@@ -496,9 +499,22 @@ BEGIN
     IF installation.importing OR installation.closed_for IS NOT NULL THEN
         RETURN jsonb_build_object('importing', installation.importing, 'closed_for', installation.closed_for)::text;
     END IF;
-    FOR changes IN SELECT e.value FROM jsonb_array_elements(asked->'commits') e LOOP
+    SELECT jsonb_agg(jsonb_build_object('replica', r.name, 'program', r.program, 'formats', r.formats::jsonb)) INTO others
+        FROM palisade.replicas r WHERE r.formats <> asked->>'formats';
+    FOR one IN SELECT e.value FROM jsonb_array_elements(asked->'commits') e LOOP
+        IF others IS NOT NULL THEN
+            -- What a live replica could not read is not written.
+            SELECT jsonb_build_object('outcome', 'older', 'older', o.value - 'formats' || jsonb_build_object('kind', n.key,
+                'version', n.value::int, 'reads', coalesce((o.value->'formats'->>n.key)::int, 0))) INTO answer
+                FROM jsonb_array_elements(others) o, jsonb_each_text(one->'needs') n
+                WHERE coalesce((o.value->'formats'->>n.key)::int, 0) < n.value::int LIMIT 1;
+            IF FOUND THEN
+                answers := answers || answer;
+                CONTINUE;
+            END IF;
+        END IF;
         BEGIN
-            answer := palisade.make_1(changes, asked->'known');
+            answer := palisade.make_1(one->'changes', asked->'known');
         EXCEPTION
             WHEN SQLSTATE 'PX001' THEN
                 answer := jsonb_build_object('outcome', SQLERRM);
