@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use palisade::config::{
     self, AccessTokenField, AllowedHost, BUILT_IN, Component, Config, ConfigError, Cors, IntrospectionAuth,
-    MailTransport, OptionalMembers, Origins, PluginLimits, PostgresSettings, PostgresTls, SmtpTls, StoreUrl,
+    MailTransport, OptionalMembers, Origins, PluginLimits, PostgresTls, SharedStore, SmtpTls, StoreUrl,
 };
 use palisade_core::domain::account::{Registration, Verification};
 use palisade_core::domain::browser::{NamedOrigin, SessionUse, SignInPage};
@@ -952,7 +952,7 @@ fn the_password_of_a_database_comes_by_reference_and_from_a_file_each_time() {
         assert!(!format!("{config:?}").contains("hunter"), "{config:?}");
         config.store.postgres().unwrap().clone()
     };
-    let now = |settings: &PostgresSettings| {
+    let now = |settings: &SharedStore| {
         settings.server.password.as_ref().unwrap().now().map(|password| password.expose_secret().to_owned())
     };
     for (lines, password) in [

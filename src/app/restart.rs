@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{
     Accounts, Allowances, Config, Connections, Cors, LimitSettings, Log, Mail, MailTransport, PagesSettings,
-    Passwords, PostgresPassword, PostgresServer, PostgresSettings, Server, Sessions, StoreUrl, Tokens, Vault,
+    Passwords, PostgresPassword, PostgresServer, Server, Sessions, SharedStore, StoreUrl, Tokens, Vault,
 };
 
 /// What the operator is told of the keys that [`keys`] names, with the files that those with a secret have changed in.
@@ -283,7 +283,7 @@ impl Keys {
             (StoreUrl::Sled(then), StoreUrl::Sled(now)) => return self.differ("store.url", then, now),
             _ => return self.0.push("store.url"),
         };
-        let PostgresSettings { server, feed, ca, connections, max_staleness, fail, data } = &**then;
+        let SharedStore { server, feed, ca, connections, max_staleness, fail, data } = &**then;
         self.differ("store.url", &place(server), &place(&now.server));
         let is_own = |feed: &PostgresServer, server: &PostgresServer| place(feed) != place(server);
         if is_own(feed, server) || is_own(&now.feed, &now.server) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use toml::de::DeTable;
 
+use super::connections::Vault;
 use super::error::ConfigError;
 use super::file::{Document, Section};
 use super::form::{self, Url};
@@ -19,7 +20,7 @@ use super::settings::{
     Tokens,
 };
 use super::sources::Sources;
-use super::store;
+use super::store::{self, StoreUrl};
 use super::{
     accounts, browser, connections, cors, fetch, issuers, limits, mail, native, pages, probes, providers,
     proxies, routes, rule_warnings, unsent_emails,
@@ -64,6 +65,28 @@ pub fn config(
         _ => Err(errors),
     };
     (config, sources)
+}
+
+/// Reads what is said of the store, and the keys that its secrets are sealed with. What else the file holds may be wrong.
+pub fn store_alone(
+    text: &str,
+    path: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(StoreUrl, Vault), Vec<ConfigError>> {
+    let mut doc = Document::new(text, path, env);
+    let (mut table, faults) = DeTable::parse_recoverable(text);
+    for fault in &faults {
+        let at = fault.span().map_or(0, |span| span.start);
+        doc.fault(at, "", fault.message(), "valid TOML");
+    }
+    doc.fill(table.get_mut());
+    let root = Section::root(&doc, table.get_ref());
+    let store = store::store(root.section("store"));
+    let vault = connections::vault(&root, "http://localhost", store.postgres().is_some());
+    let (mut errors, _, _) = doc.finish();
+    let is_asked = |key: &str| ["store", "vault"].iter().any(|name| key.starts_with(name)) || key.is_empty();
+    errors.retain(|error| is_asked(&error.key));
+    if errors.is_empty() { Ok((store, vault)) } else { Err(errors) }
 }
 
 fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {

@@ -66,10 +66,18 @@ pub use self::settings::{
     Smtp, SmtpTls, Tls, Tokens, Upstream, UpstreamOrigin,
 };
 pub use self::sources::Sources;
-pub use self::store::{
-    PostgresHost, PostgresPassword, PostgresServer, PostgresSettings, PostgresTls, StoreUrl,
-};
+pub use self::store::{PostgresHost, PostgresPassword, PostgresServer, PostgresTls, SharedStore, StoreUrl};
 pub use palisade_core::domain::cors::{Cors, Origins};
+
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+    ConfigError {
+        path: path.to_owned(),
+        line: 0,
+        key: String::new(),
+        found: format!("no readable file ({error})"),
+        want: "a configuration file; name another with --config FILE".to_owned(),
+    }
+}
 
 /// Reads and checks the file at `path`, resolving secrets from the environment and from files.
 ///
@@ -79,20 +87,22 @@ pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
     read(path).0
 }
 
+/// What the file at `path` says of the store and of `vault.keys`. Everything else in it may be wrong.
+///
+/// # Errors
+/// What is wrong with these two sections, or that the file cannot be read.
+pub fn load_store(path: &Path) -> Result<(StoreUrl, Vault), Vec<ConfigError>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => check::store_alone(&text, path, &|name| std::env::var(name).ok()),
+        Err(error) => Err(vec![unreadable(path, &error)]),
+    }
+}
+
 /// Like [`load`], with the files that were read for it, whether it is good or not.
 pub fn read(path: &Path) -> (Result<Config, Vec<ConfigError>>, Sources) {
     match std::fs::read_to_string(path) {
         Ok(text) => check::config(&text, path, &|name| std::env::var(name).ok()),
-        Err(error) => {
-            let error = ConfigError {
-                path: path.to_owned(),
-                line: 0,
-                key: String::new(),
-                found: format!("no readable file ({error})"),
-                want: "a configuration file; name another with --config FILE".to_owned(),
-            };
-            (Err(vec![error]), Sources::new(path, None))
-        }
+        Err(error) => (Err(vec![unreadable(path, &error)]), Sources::new(path, None)),
     }
 }
 

@@ -10,7 +10,7 @@ use super::matching::{self, Matched};
 use super::other_issuers::OtherIssuerNames;
 use super::read::require;
 use super::settings::{Route, Tokens};
-use super::store::{self, PostgresSettings};
+use super::store::{self, SharedStore};
 use super::{access_token, app_accounts, authorization, browser, cors, identity_headers, upstreams};
 use palisade_core::domain::route::{self, Allow, Auth, Policy};
 
@@ -29,7 +29,7 @@ pub struct Known<'a> {
     pub listeners: Vec<SocketAddr>,
     pub tokens: &'a Tokens,
     /// The store, where several replicas share it.
-    pub store: Option<&'a PostgresSettings>,
+    pub store: Option<&'a SharedStore>,
 }
 
 /// Every route of the file; those with errors are left out, and reported.

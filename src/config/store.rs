@@ -34,7 +34,7 @@ pub enum StoreUrl {
     /// `sled:FOLDER`. Keys and the admin credential live in the same folder.
     Sled(PathBuf),
     /// `postgres://…`: shared by several replicas, with their secrets.
-    Postgres(Box<PostgresSettings>),
+    Postgres(Box<SharedStore>),
 }
 
 impl StoreUrl {
@@ -50,7 +50,7 @@ impl StoreUrl {
 
     /// The settings of a store in PostgreSQL.
     #[must_use]
-    pub fn postgres(&self) -> Option<&PostgresSettings> {
+    pub fn postgres(&self) -> Option<&SharedStore> {
         match self {
             StoreUrl::Sled(_) => None,
             StoreUrl::Postgres(settings) => Some(settings),
@@ -70,11 +70,11 @@ impl fmt::Display for StoreUrl {
 
 /// A store in PostgreSQL.
 #[derive(Debug, Clone)]
-pub struct PostgresSettings {
+pub struct SharedStore {
     /// Where records are read and written; may lead to a pooler in transaction mode.
     pub server: PostgresServer,
     /// Where notifications are listened for: a connection that is its session's own, not one of a pooler in transaction
-    /// mode. [`PostgresSettings::server`] unless `feed_url` says otherwise.
+    /// mode. [`SharedStore::server`] unless `feed_url` says otherwise.
     pub feed: PostgresServer,
     /// A PEM file of authorities to trust instead of the system's.
     pub ca: Option<PathBuf>,
@@ -227,7 +227,7 @@ fn refuse_shared_keys(section: &Section<'_>) {
 }
 
 /// `fail` of a route; `store`: what the others do, where there can be staleness at all.
-pub(super) fn fail_of_route(section: &Section<'_>, store: Option<&PostgresSettings>) -> FailMode {
+pub(super) fn fail_of_route(section: &Section<'_>, store: Option<&SharedStore>) -> FailMode {
     match store {
         Some(store) => section.choice("fail", &FAIL, store.fail),
         None => {
@@ -281,7 +281,7 @@ impl<'i, 'a> Text<'i, 'a> {
     }
 }
 
-fn postgres(section: &Section<'_>, url: &Text<'_, '_>) -> Option<PostgresSettings> {
+fn postgres(section: &Section<'_>, url: &Text<'_, '_>) -> Option<SharedStore> {
     let password = section.get("password");
     let given = password.as_ref().and_then(password_of);
     let mut server = server(url);
@@ -317,7 +317,7 @@ fn postgres(section: &Section<'_>, url: &Text<'_, '_>) -> Option<PostgresSetting
     let data = section.doc.resolve(data.as_deref().unwrap_or("./data"));
     let server = server?;
     let feed = feed.unwrap_or_else(|| Some(server.clone()))?;
-    Some(PostgresSettings { server, feed, ca, connections, max_staleness, fail, data })
+    Some(SharedStore { server, feed, ca, connections, max_staleness, fail, data })
 }
 
 /// `store.password`; a file is only looked at.

@@ -51,7 +51,9 @@ pub use self::records::{
     ImportError, RECORDS_PAGE, Record, RecordCursor, RecordKind, RecordPage, RecordSource, Records,
     RecordsOf, VersionedRecord, task_version, user_version,
 };
-pub use self::secrets::{OwnSecret, SecretStore, SecretStoreError};
+pub use self::secrets::{
+    KeptSecret, OwnSecret, Replaced, SecretRevision, SecretSealer, SecretStore, SecretStoreError,
+};
 pub use self::store::{
     Change, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, Store, StoreError,
 };

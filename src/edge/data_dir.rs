@@ -2,7 +2,7 @@
 //! [`super::own_secrets`].
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Makes the folder, for its owner only, unless it is there.
@@ -14,7 +14,31 @@ pub fn make(folder: &Path) -> Result<(), String> {
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(|error| format!("store.url: cannot make the folder {}: {error}", folder.display()))
+        .map_err(|error| format!("the data folder {} cannot be made: {error}", folder.display()))
+}
+
+/// The file that is locked in the folder of a gateway whose store is elsewhere.
+const LOCK: &str = "palisade.lock";
+
+/// A data folder that no other process uses while this lasts.
+pub struct FolderLock(#[allow(dead_code, reason = "held open: the lock goes with it")] fs::File);
+
+/// Takes the folder for this process.
+///
+/// # Errors
+/// Another process has it, or what the file system said; as one printable text.
+pub fn lock(folder: &Path) -> Result<FolderLock, String> {
+    let path = folder.join(LOCK);
+    let failed = |why: &str| format!("the data folder {} cannot be used: {why}", folder.display());
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = file.map_err(|error| failed(&error.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(FolderLock(file)),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(failed("another gateway uses it; each replica needs a store.data of its own"))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(failed(&error.to_string())),
+    }
 }
 
 /// Files of ours that hold secrets, and what lies beside them: the store with what is in it, and its copies.
@@ -145,6 +169,15 @@ mod tests {
         let folder = outer.path().join("data");
         make(&folder).unwrap();
         assert_eq!(mode(&folder), 0o700);
+    }
+
+    #[test]
+    fn a_folder_is_one_processs() {
+        let outer = tempfile::tempdir().unwrap();
+        let held = lock(outer.path()).unwrap();
+        assert!(lock(outer.path()).err().unwrap().contains("store.data of its own"));
+        drop(held);
+        assert!(lock(outer.path()).is_ok());
     }
 
     #[test]

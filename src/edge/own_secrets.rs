@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::durable;
-use palisade_core::ports::{OwnSecret, SecretStore, SecretStoreError};
+use palisade_core::ports::{KeptSecret, OwnSecret, Replaced, SecretRevision, SecretStore, SecretStoreError};
 
 /// Random bytes in a secret that is made here.
 const BYTES: usize = 32;
@@ -52,33 +52,46 @@ impl FolderSecrets {
 }
 
 impl SecretStore for FolderSecrets {
-    fn read(&self, secret: OwnSecret) -> Result<Option<Zeroizing<Vec<u8>>>, SecretStoreError> {
+    fn find(&self, secret: OwnSecret) -> Result<Option<KeptSecret>, SecretStoreError> {
         match fs::read(self.path(secret)) {
-            Ok(content) => Ok(Some(Zeroizing::new(content))),
+            Ok(content) => Ok(Some(kept(content))),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed(secret)(error)),
         }
     }
 
-    fn make(&self, secret: OwnSecret, content: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretStoreError> {
+    fn make(&self, secret: OwnSecret, content: &[u8]) -> Result<KeptSecret, SecretStoreError> {
         // One process makes secrets in a folder: it holds the lock of the store in it. A dangling link is left alone,
         // because its target may only be missing for now.
         if fs::symlink_metadata(self.path(secret)).is_ok() {
             let lost = || self.failed(secret)(ErrorKind::AlreadyExists.into());
-            return self.read(secret)?.ok_or_else(lost);
+            return self.find(secret)?.ok_or_else(lost);
         }
-        self.replace(secret, content)?;
-        Ok(Zeroizing::new(content.to_vec()))
+        self.replace(secret, content, ONLY)?;
+        Ok(kept(content.to_vec()))
     }
 
     /// A reader, or a start after a power loss, sees the former content or this one and nothing in between.
-    fn replace(&self, secret: OwnSecret, content: &[u8]) -> Result<(), SecretStoreError> {
-        durable::replace(&self.path(secret), content).map_err(self.failed(secret))
+    fn replace(
+        &self,
+        secret: OwnSecret,
+        content: &[u8],
+        _over: SecretRevision,
+    ) -> Result<Replaced, SecretStoreError> {
+        durable::replace(&self.path(secret), content).map_err(self.failed(secret))?;
+        Ok(Replaced::Done(ONLY))
     }
 
     fn place(&self, secret: OwnSecret) -> String {
         self.path(secret).display().to_string()
     }
+}
+
+/// The revision of everything in a folder: one process alone replaces what is in it.
+const ONLY: SecretRevision = SecretRevision(1);
+
+fn kept(content: Vec<u8>) -> KeptSecret {
+    KeptSecret { content: Zeroizing::new(content), revision: ONLY }
 }
 
 /// The secret: 32 random bytes as base64url, made now when there is none.
@@ -93,7 +106,7 @@ pub fn secret(store: &dyn SecretStore, which: OwnSecret) -> Result<SecretString,
     getrandom::fill(&mut *random).map_err(|error| format!("no randomness: {error}"))?;
     let text = Zeroizing::new(URL_SAFE_NO_PAD.encode(*random));
     let kept = store.make(which, text.as_bytes()).map_err(failed)?;
-    parse(&kept).map_err(|why| damaged(store, which, why))
+    parse(&kept.content).map_err(|why| damaged(store, which, why))
 }
 
 /// The secret; `None` when there is none. Makes nothing.
@@ -179,7 +192,7 @@ fn damaged(store: &dyn SecretStore, which: OwnSecret, why: &str) -> String {
         OwnSecret::AdminCredential | OwnSecret::PluginCacheKey => "",
     };
     format!(
-        "{} is damaged: {why}. Restore it from a backup of this folder; or remove it{start} to have another one made, and \
+        "{} is damaged: {why}. Restore it from a backup; or remove it{start} to have another one made, and \
          lose what this one protected",
         store.place(which)
     )
@@ -270,8 +283,8 @@ mod tests {
     fn of_two_that_make_a_secret_at_once_both_go_by_the_first() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderSecrets::new(folder.path());
-        assert_eq!(&**store.make(OwnSecret::VaultKey, b"first").unwrap(), b"first");
-        assert_eq!(&**store.make(OwnSecret::VaultKey, b"second").unwrap(), b"first");
+        assert_eq!(&**store.make(OwnSecret::VaultKey, b"first").unwrap().content, b"first");
+        assert_eq!(&**store.make(OwnSecret::VaultKey, b"second").unwrap().content, b"first");
         assert_eq!(
             store.read(OwnSecret::VaultKey).unwrap().as_deref().map(Vec::as_slice),
             Some(&b"first"[..])
@@ -283,18 +296,18 @@ mod tests {
     fn what_is_replaced_is_there_as_a_whole_and_for_its_owner_only() {
         let outer = tempfile::tempdir().unwrap();
         let store = FolderSecrets::new(&outer.path().join("data"));
-        store.replace(OwnSecret::SigningKeys, b"one").unwrap();
+        store.replace(OwnSecret::SigningKeys, b"one", ONLY).unwrap();
         // What a crash has left, with another mode.
         let draft = outer.path().join("data/signing-keys.json.new");
         fs::write(&draft, "half of it").unwrap();
         fs::set_permissions(&draft, fs::Permissions::from_mode(0o644)).unwrap();
-        store.replace(OwnSecret::SigningKeys, b"two").unwrap();
+        store.replace(OwnSecret::SigningKeys, b"two", ONLY).unwrap();
         assert_eq!(&**store.read(OwnSecret::SigningKeys).unwrap().unwrap(), b"two");
         assert_eq!(mode(&outer.path().join("data/signing-keys.json")), 0o600);
         assert!(!draft.exists());
         fs::remove_file(outer.path().join("data/signing-keys.json")).unwrap();
         fs::create_dir(outer.path().join("data/signing-keys.json")).unwrap();
-        let error = store.replace(OwnSecret::SigningKeys, b"three").unwrap_err();
+        let error = store.replace(OwnSecret::SigningKeys, b"three", ONLY).unwrap_err();
         assert!(error.to_string().starts_with(&store.place(OwnSecret::SigningKeys)), "{error}");
     }
 }

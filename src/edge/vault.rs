@@ -3,7 +3,8 @@
 //! XChaCha20-Poly1305 (draft-irtf-cfrg-xchacha-03 §2) with a random nonce of 192 bits, so that no nonce
 //! repeats. The associated data says where a value belongs, so an envelope that is moved to another user,
 //! connection or field, or renamed to another key, does not open. Its form is
-//! `pv1.KEY-ID.BASE64URL(nonce, ciphertext, tag)`. The length of a secret is not hidden. Must never put a key
+//! `pv1.KEY-ID.BASE64URL(nonce, ciphertext, tag)`; that of the gateway's own secrets, where replicas share them, begins
+//! with `ps1` and says their name in place of a connection. The length of a secret is not hidden. Must never put a key
 //! or a secret into an error or a log, and never treat text that does not open as a plain secret.
 
 use base64::Engine as _;
@@ -14,10 +15,12 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::config;
-use palisade_core::ports::{Place, Vault, VaultError};
+use palisade_core::ports::{OwnSecret, Place, SecretSealer, Vault, VaultError};
 
 /// What every envelope begins with; an envelope of another form gets another number.
 const VERSION: &str = "pv1";
+/// The same for the gateway's own secrets: none of the other kind opens as one of these.
+const OWN_VERSION: &str = "ps1";
 const NONCE: usize = 24;
 const TAG: usize = 16;
 
@@ -80,26 +83,12 @@ pub fn is_envelope(text: &str) -> bool {
 
 impl Vault for VaultKeyRing {
     fn seal(&self, place: Place<'_>, secret: &SecretString) -> String {
-        let mut nonce = [0; NONCE];
-        #[allow(
-            clippy::expect_used,
-            reason = "a system without randomness has none to go on with: a nonce made without it could repeat"
-        )]
-        getrandom::fill(&mut nonce).expect("the operating system gives randomness");
-        seal(&self.present, nonce, place, secret)
+        let context = context(&self.present.id, place);
+        seal(&self.present, VERSION, nonce(), &context, secret.expose_secret().as_bytes())
     }
 
     fn open(&self, place: Place<'_>, envelope: &str) -> Result<SecretString, VaultError> {
-        let (id, sealed) = parts(envelope).ok_or(VaultError::Damaged)?;
-        let key =
-            self.keys().find(|key| key.id == id).ok_or_else(|| VaultError::UnknownKey(id.to_owned()))?;
-        let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| VaultError::Damaged)?;
-        let (nonce, ciphertext) = bytes.split_first_chunk::<NONCE>().ok_or(VaultError::Damaged)?;
-        let length = ciphertext.len().checked_sub(TAG).ok_or(VaultError::Damaged)?;
-        let mut plain = Zeroizing::new(vec![0; length]);
-        let nonce = Nonce::from(*nonce);
-        XChaCha20Poly1305::open(&key.key, &nonce, ciphertext, Some(&context(&key.id, place)), &mut plain)
-            .map_err(|_| VaultError::Damaged)?;
+        let plain = self.opened(VERSION, envelope, |id| context(id, place))?;
         // What was sealed is text; its bytes move into the secret, which erases them.
         match std::str::from_utf8(&plain) {
             Ok(text) => Ok(SecretString::from(text)),
@@ -108,30 +97,80 @@ impl Vault for VaultKeyRing {
     }
 
     fn is_current(&self, envelope: &str) -> bool {
-        parts(envelope).is_some_and(|(id, _)| id == self.present.id)
+        parts(VERSION, envelope).is_some_and(|(id, _)| id == self.present.id)
     }
 }
 
-fn seal(key: &Key, nonce: [u8; NONCE], place: Place<'_>, secret: &SecretString) -> String {
-    let plain = secret.expose_secret().as_bytes();
+impl SecretSealer for VaultKeyRing {
+    fn seal_own(&self, secret: OwnSecret, content: &[u8]) -> String {
+        let context = own_context(&self.present.id, secret);
+        seal(&self.present, OWN_VERSION, nonce(), &context, content)
+    }
+
+    fn open_own(&self, secret: OwnSecret, envelope: &str) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        self.opened(OWN_VERSION, envelope, |id| own_context(id, secret))
+    }
+
+    fn is_own_current(&self, envelope: &str) -> bool {
+        parts(OWN_VERSION, envelope).is_some_and(|(id, _)| id == self.present.id)
+    }
+}
+
+impl VaultKeyRing {
+    /// What an envelope holds; `context`: what is authenticated beside it, for the key of this name.
+    fn opened(
+        &self,
+        version: &str,
+        envelope: &str,
+        context: impl FnOnce(&str) -> Vec<u8>,
+    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        let (id, sealed) = parts(version, envelope).ok_or(VaultError::Damaged)?;
+        let key =
+            self.keys().find(|key| key.id == id).ok_or_else(|| VaultError::UnknownKey(id.to_owned()))?;
+        let bytes = URL_SAFE_NO_PAD.decode(sealed).map_err(|_| VaultError::Damaged)?;
+        let (nonce, ciphertext) = bytes.split_first_chunk::<NONCE>().ok_or(VaultError::Damaged)?;
+        let length = ciphertext.len().checked_sub(TAG).ok_or(VaultError::Damaged)?;
+        let mut plain = Zeroizing::new(vec![0; length]);
+        let nonce = Nonce::from(*nonce);
+        XChaCha20Poly1305::open(&key.key, &nonce, ciphertext, Some(&context(&key.id)), &mut plain)
+            .map_err(|_| VaultError::Damaged)?;
+        Ok(plain)
+    }
+}
+
+fn nonce() -> [u8; NONCE] {
+    let mut nonce = [0; NONCE];
+    #[allow(
+        clippy::expect_used,
+        reason = "a system without randomness has none to go on with: a nonce made without it could repeat"
+    )]
+    getrandom::fill(&mut nonce).expect("the operating system gives randomness");
+    nonce
+}
+
+fn seal(key: &Key, version: &str, nonce: [u8; NONCE], context: &[u8], plain: &[u8]) -> String {
     let mut sealed = vec![0; NONCE + plain.len() + TAG];
     let (head, ciphertext) = sealed.split_at_mut(NONCE);
     head.copy_from_slice(&nonce);
-    let context = context(&key.id, place);
     #[allow(
         clippy::expect_used,
         reason = "fails only when the room is too small, which is measured above, or for more than 256 GiB"
     )]
-    XChaCha20Poly1305::seal(&key.key, &Nonce::from(nonce), plain, Some(&context), ciphertext)
+    XChaCha20Poly1305::seal(&key.key, &Nonce::from(nonce), plain, Some(context), ciphertext)
         .expect("a secret fits its envelope");
-    format!("{VERSION}.{}.{}", key.id, URL_SAFE_NO_PAD.encode(sealed))
+    format!("{version}.{}.{}", key.id, URL_SAFE_NO_PAD.encode(sealed))
 }
 
 /// The key's name and what is sealed, undecoded.
-fn parts(envelope: &str) -> Option<(&str, &str)> {
-    let (id, sealed) = envelope.strip_prefix(VERSION)?.strip_prefix('.')?.split_once('.')?;
+fn parts<'e>(version: &str, envelope: &'e str) -> Option<(&'e str, &'e str)> {
+    let (id, sealed) = envelope.strip_prefix(version)?.strip_prefix('.')?.split_once('.')?;
     let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     (id.len() == 8 && id.bytes().all(digit)).then_some((id, sealed))
+}
+
+/// What is authenticated beside a secret of our own. Begins otherwise than [`context`].
+fn own_context(id: &str, secret: OwnSecret) -> Vec<u8> {
+    [OWN_VERSION, id, secret.name()].concat().into_bytes()
 }
 
 /// What is authenticated beside the secret. Every part but the last has one length, so no two places share
@@ -196,9 +235,33 @@ mod tests {
     const YESTERDAY: &str = "pv1.a766dcbf.CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJyh2J7xKbD9XSiwmkv0wHcPGaLwUn";
 
     #[test]
+    fn an_own_secret_opens_as_itself_and_as_nothing_else() {
+        let (old, new) = (ring(&[7]), ring(&[8, 7]));
+        let envelope = old.seal_own(OwnSecret::ServerKey, &[0xff, 0, 7]);
+        assert!(envelope.starts_with("ps1.") && !is_envelope(&envelope), "{envelope}");
+        assert_eq!(&**new.open_own(OwnSecret::ServerKey, &envelope).unwrap(), [0xff, 0, 7]);
+        assert!(old.is_own_current(&envelope) && !new.is_own_current(&envelope));
+        for other in OwnSecret::ALL.into_iter().filter(|other| *other != OwnSecret::ServerKey) {
+            assert_eq!(old.open_own(other, &envelope).err(), Some(VaultError::Damaged), "{other:?}");
+        }
+        // Nor as the token of a connection, whatever it is called.
+        assert_eq!(
+            old.open(here(), &envelope.replacen("ps1", "pv1", 1)).map(|_| ()).err(),
+            Some(VaultError::Damaged)
+        );
+        assert_eq!(old.open(here(), &envelope).map(|_| ()).err(), Some(VaultError::Damaged));
+        assert!(matches!(
+            ring(&[9]).open_own(OwnSecret::ServerKey, &envelope),
+            Err(VaultError::UnknownKey(_))
+        ));
+        // A part of it is none.
+        assert!(old.open_own(OwnSecret::ServerKey, &envelope[..envelope.len() - 1]).is_err());
+    }
+
+    #[test]
     fn an_envelope_of_yesterday_opens() {
         let ring = ring(&[7]);
-        let envelope = seal(&ring.present, [9; NONCE], here(), &"token".into());
+        let envelope = seal(&ring.present, VERSION, [9; NONCE], &context(&ring.present.id, here()), b"token");
         assert_eq!(envelope, YESTERDAY);
         assert_eq!(ring.open(here(), YESTERDAY).unwrap().expose_secret(), "token");
     }

@@ -2,25 +2,25 @@
 //!
 //! A key is published before it signs and verifies until the last token it signed has ended, so a
 //! rotation refuses no valid token. The ring is one of our own secrets, replaced as a whole and only
-//! by what is durable; one that cannot be read stops the start and is never overwritten.
+//! by what is durable; one that cannot be read stops the start and is never overwritten. How it changes is in
+//! `rotation.rs`, how it is kept in `kept_ring.rs`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use secrecy::ExposeSecret;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use zeroize::Zeroizing;
 
 use super::claims::{self, Expect};
-use super::compact::{Compact, algorithm, name};
-use super::digest;
+use super::compact::{Compact, name};
 use super::grants;
+use super::kept_ring;
 use super::keys::SigningKey;
 use super::keyset::KeySet;
+use super::rotation::settle;
 use crate::config::{Algorithm, Tokens};
 use palisade_core::domain::app_token::{self, AppTokenTerms};
 use palisade_core::domain::identity::Identity;
@@ -28,7 +28,8 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::ClockReading;
 use palisade_core::domain::verdict::TokenFault;
 use palisade_core::ports::{
-    AccessGrant, KeyInfo, KeyState, Keys, OwnSecret, SecretStore, SecretStoreError, SignError, Signed, Signer,
+    AccessGrant, KeyInfo, KeyState, Keys, OwnSecret, Replaced, SecretRevision, SecretStore, SecretStoreError,
+    SignError, Signed, Signer,
 };
 use palisade_core::service::mint::MAX_TTL;
 
@@ -56,57 +57,80 @@ pub enum KeyRingError {
 }
 
 #[derive(Clone)]
-struct Member {
-    key: SigningKey,
-    state: KeyState,
-    created_at: UnixTime,
-    activated_at: Option<UnixTime>,
-    retired_at: Option<UnixTime>,
+pub(super) struct Member {
+    pub(super) key: SigningKey,
+    pub(super) state: KeyState,
+    pub(super) created_at: UnixTime,
+    pub(super) activated_at: Option<UnixTime>,
+    pub(super) retired_at: Option<UnixTime>,
     /// When the last token it signed has ended; `None` while it may still sign.
-    verifies_until: Option<UnixTime>,
+    pub(super) verifies_until: Option<UnixTime>,
+}
+
+impl Member {
+    pub(super) fn new(key: SigningKey, state: KeyState, now: UnixTime) -> Member {
+        let activated_at = (state == KeyState::Active).then_some(now);
+        Member { key, state, created_at: now, activated_at, retired_at: None, verifies_until: None }
+    }
+
+    /// No longer signs, and verifies `until` then.
+    pub(super) fn retire(&mut self, now: UnixTime, until: UnixTime) {
+        self.state = KeyState::Retired;
+        self.retired_at = Some(now);
+        self.verifies_until = Some(until);
+    }
 }
 
 /// A state of the ring: replaced as a whole.
-struct Ring {
-    active: Member,
+pub(super) struct Ring {
+    pub(super) active: Member,
     /// The next key and the retired ones.
-    others: Vec<Member>,
+    pub(super) others: Vec<Member>,
     keys: KeySet,
+    /// As which it is kept; of one key from the configuration, the first.
+    pub(super) revision: SecretRevision,
 }
 
 impl Ring {
-    fn new(active: Member, others: Vec<Member>) -> Ring {
+    pub(super) fn new(active: Member, others: Vec<Member>) -> Ring {
         let keys = std::iter::once(&active)
             .chain(&others)
             .map(|member| (member.key.kid.clone(), member.key.verifying().clone()));
-        Ring { keys: KeySet::of(keys), active, others }
+        Ring { keys: KeySet::of(keys), active, others, revision: SecretRevision::default() }
     }
 
-    fn members(&self) -> impl Iterator<Item = &Member> {
+    /// The same, as it is kept.
+    pub(super) fn at(self, revision: SecretRevision) -> Ring {
+        Ring { revision, ..self }
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
         std::iter::once(&self.active).chain(&self.others)
     }
 }
 
-struct Inner {
+pub(super) struct Inner {
     issuer: String,
     audience: String,
-    algorithm: Algorithm,
+    pub(super) algorithm: Algorithm,
     /// `access_ttl` and the leeway: how long a key verifies after it stopped signing.
-    keep: Duration,
-    leeway: Duration,
+    pub(super) keep: Duration,
+    pub(super) leeway: Duration,
     /// `None`: one key from the configuration, not ours to rotate.
-    secrets: Option<Arc<dyn SecretStore>>,
-    ring: ArcSwap<Ring>,
+    pub(super) secrets: Option<Arc<dyn SecretStore>>,
+    pub(super) ring: ArcSwap<Ring>,
     /// The latest end of a token signed by the active key, when it is beyond the usual life.
-    longest: AtomicU64,
+    pub(super) longest: AtomicU64,
     /// Held while the ring is being replaced.
-    replacing: Mutex<()>,
+    pub(super) replacing: Mutex<()>,
+    /// When a token whose key is not in the ring last had it read again.
+    pub(super) learned_at: tokio::sync::Mutex<Option<Instant>>,
     made_keys: bool,
 }
 
 /// Our own keys, as the rest of the house uses them.
 #[derive(Clone)]
-pub struct SigningKeyRing(Arc<Inner>);
+pub struct SigningKeyRing(pub(super) Arc<Inner>);
 
 impl SigningKeyRing {
     /// Opens the ring that `secrets` keeps, making it when there is none, or takes the one key of the
@@ -130,35 +154,47 @@ impl SigningKeyRing {
             Some(secret) => {
                 let key =
                     SigningKey::read(tokens.algorithm, secret.expose_secret()).map_err(KeyRingError::Key)?;
-                (Ring::new(member(key, KeyState::Active, now), Vec::new()), None)
+                (Ring::new(Member::new(key, KeyState::Active, now), Vec::new()), None)
             }
             None => {
-                let (stored, has_digest) = read(&*secrets)?;
-                made_keys = stored.is_empty();
+                let kept = kept_ring::read(&*secrets)?;
+                made_keys = kept.is_none();
                 if made_keys {
                     longest = UnixTime::default();
                 }
                 let until = longest.plus(tokens.leeway);
+                let (stored, has_digest, mut revision) = match kept {
+                    Some(mut kept) => {
+                        kept.others.insert(0, kept.active);
+                        (kept.others, kept.has_digest, kept.revision)
+                    }
+                    None => (Vec::new(), true, SecretRevision::default()),
+                };
                 let known: Vec<String> = stored.iter().map(|member| member.key.kid.clone()).collect();
-                let (ring, changed) =
-                    settle(stored, tokens.algorithm, until, reading).map_err(KeyRingError::Key)?;
+                let (ring, changed) = settle(stored, tokens.algorithm, until, reading, secrets.is_shared())
+                    .map_err(KeyRingError::Key)?;
                 if made_keys {
-                    let content = encode(&ring, &secrets.place(OwnSecret::SigningKeys))?;
+                    let content = kept_ring::encode(ring.members(), &secrets.place(OwnSecret::SigningKeys))?;
+                    let made = secrets.make(OwnSecret::SigningKeys, &content)?;
                     // Another process was faster: its keys are the ones.
-                    if *secrets.make(OwnSecret::SigningKeys, &content)? != *content {
+                    if *made.content != *content {
                         return SigningKeyRing::open(tokens, secrets, reading);
                     }
+                    revision = made.revision;
                 } else if changed || !has_digest {
-                    match write(&*secrets, &ring) {
+                    match kept_ring::write(&*secrets, ring.members(), revision) {
+                        Ok(Replaced::Done(written)) => revision = written,
+                        Ok(Replaced::Overtaken) => return SigningKeyRing::open(tokens, secrets, reading),
                         // A new key that is not kept would sign tokens that the next start refuses. All else is
                         // written with the next rotation.
                         Err(error) if ring.members().all(|member| known.contains(&member.key.kid)) => {
                             tracing::warn!(%error, "the ring of signing keys is left as it was");
                         }
-                        written => written?,
+                        Err(error) => return Err(error.into()),
                     }
                 }
-                (ring, Some(secrets))
+                secrets.goes_by(revision);
+                (ring.at(revision), Some(secrets))
             }
         };
         Ok(SigningKeyRing(Arc::new(Inner {
@@ -171,6 +207,7 @@ impl SigningKeyRing {
             ring: ArcSwap::from_pointee(ring),
             longest: AtomicU64::new(longest.0),
             replacing: Mutex::new(()),
+            learned_at: tokio::sync::Mutex::default(),
             made_keys,
         })))
     }
@@ -180,7 +217,7 @@ impl SigningKeyRing {
     /// # Errors
     /// [`KeyRingError`].
     pub fn look(secrets: &dyn SecretStore) -> Result<(), KeyRingError> {
-        read(secrets).map(drop)
+        kept_ring::read(secrets).map(drop)
     }
 
     /// Whether [`SigningKeyRing::open`] made the first keys: worth saying once.
@@ -209,90 +246,6 @@ impl Inner {
     fn sign(&self, typ: &str, claims: &Map<String, Value>) -> Result<String, SignError> {
         self.ring.load().active.key.sign(typ, claims)
     }
-
-    fn rotate(&self, reading: ClockReading) -> Result<(), SignError> {
-        let now = reading.wall;
-        let Some(secrets) = &self.secrets else {
-            return Err(SignError(
-                "the key comes from tokens.key and is rotated where it is kept".to_owned(),
-            ));
-        };
-        // A panic while holding it leaves the ring as it was: it is only replaced as a whole.
-        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.ring.load_full();
-        let mut old = before.active.clone();
-        let longest = UnixTime(self.longest.load(Ordering::Acquire)).plus(self.leeway);
-        retire(&mut old, now, reading.horizon.plus(self.keep).max(longest));
-        let mut others: Vec<Member> = Vec::with_capacity(before.others.len() + 2);
-        let mut active = None;
-        for other in &before.others {
-            match other.state {
-                KeyState::Next => active = Some(other.clone()),
-                _ => others.push(other.clone()),
-            }
-        }
-        others.insert(0, old);
-        let mut active = match active {
-            Some(next) => next,
-            None => member(SigningKey::generate(self.algorithm).map_err(SignError)?, KeyState::Next, now),
-        };
-        active.state = KeyState::Active;
-        active.activated_at = Some(now);
-        others.retain(|member| member.verifies_until.is_none_or(|end| end > reading.earliest));
-        others
-            .insert(0, member(SigningKey::generate(self.algorithm).map_err(SignError)?, KeyState::Next, now));
-        let ring = Ring::new(active, others);
-        write(&**secrets, &ring).map_err(|error| SignError(error.to_string()))?;
-        self.ring.store(Arc::new(ring));
-        Ok(())
-    }
-}
-
-fn member(key: SigningKey, state: KeyState, now: UnixTime) -> Member {
-    let activated_at = (state == KeyState::Active).then_some(now);
-    Member { key, state, created_at: now, activated_at, retired_at: None, verifies_until: None }
-}
-
-fn retire(member: &mut Member, now: UnixTime, until: UnixTime) {
-    member.state = KeyState::Retired;
-    member.retired_at = Some(now);
-    member.verifies_until = Some(until);
-}
-
-/// Makes a whole ring out of what was stored: one active key of `algorithm`, one next, the retired ones
-/// that still verify; an active one that has to go verifies `until` then. True when it differs from what was stored.
-fn settle(
-    stored: Vec<Member>,
-    algorithm: Algorithm,
-    until: UnixTime,
-    reading: ClockReading,
-) -> Result<(Ring, bool), String> {
-    let now = reading.wall;
-    let (mut active, mut next, mut retired, mut changed) = (None, None, Vec::new(), false);
-    for mut stored in stored {
-        match stored.state {
-            KeyState::Active if stored.key.algorithm == algorithm => active = Some(stored),
-            KeyState::Next if stored.key.algorithm == algorithm => next = Some(stored),
-            KeyState::Active => {
-                retire(&mut stored, now, until);
-                retired.push(stored);
-                changed = true;
-            }
-            KeyState::Next => changed = true, // Never signed anything.
-            KeyState::Retired => retired.push(stored),
-        }
-    }
-    let mut make = |state| {
-        changed = true;
-        SigningKey::generate(algorithm).map(|key| member(key, state, now))
-    };
-    let active = active.map_or_else(|| make(KeyState::Active), Ok)?;
-    let next = next.map_or_else(|| make(KeyState::Next), Ok)?;
-    let kept = retired.len();
-    retired.retain(|member| member.verifies_until.is_none_or(|end| end > reading.earliest));
-    changed |= retired.len() != kept;
-    retired.insert(0, next);
-    Ok((Ring::new(active, retired), changed))
 }
 
 impl Signer for SigningKeyRing {
@@ -390,104 +343,6 @@ impl Keys for SigningKeyRing {
             .map_err(|_| SignError("the rotation was interrupted".to_owned()))??;
         Ok(self.list())
     }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredRing {
-    version: u32,
-    keys: Vec<StoredKey>,
-    /// Of the keys. Version 0.1.0 wrote none.
-    #[serde(default)]
-    digest: Option<String>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredKey {
-    kid: String,
-    algorithm: String,
-    state: String,
-    created_at: UnixTime,
-    activated_at: Option<UnixTime>,
-    retired_at: Option<UnixTime>,
-    verifies_until: Option<UnixTime>,
-    secret: Zeroizing<String>,
-}
-
-/// The stored members, none when nothing is kept; and whether a digest stands for them.
-fn read(secrets: &dyn SecretStore) -> Result<(Vec<Member>, bool), KeyRingError> {
-    let place = secrets.place(OwnSecret::SigningKeys);
-    let unreadable = |why: String| KeyRingError::Unreadable { place: place.clone(), why };
-    let Some(bytes) = secrets.read(OwnSecret::SigningKeys)? else { return Ok((Vec::new(), true)) };
-    // The library's words could quote the file, so only the place is told.
-    let stored: StoredRing = serde_json::from_slice(&bytes)
-        .map_err(|e| unreadable(format!("not a key ring (line {}, column {})", e.line(), e.column())))?;
-    if stored.version != 1 {
-        return Err(unreadable(format!("version {} is not known to this program", stored.version)));
-    }
-    let digest = digest::of(&stored.keys).map_err(|e| unreadable(e.to_string()))?;
-    if stored.digest.as_ref().is_some_and(|stored| *stored != digest) {
-        return Err(unreadable("it is damaged: its content does not fit its digest".into()));
-    }
-    let has_digest = stored.digest.is_some();
-    let members = stored.keys.into_iter().map(|stored| {
-        let algorithm = algorithm(&stored.algorithm).ok_or_else(|| unreadable("unknown algorithm".into()))?;
-        let state = match stored.state.as_str() {
-            "next" => KeyState::Next,
-            "active" => KeyState::Active,
-            "retired" => KeyState::Retired,
-            _ => return Err(unreadable("unknown key state".into())),
-        };
-        let key = SigningKey::read(algorithm, &stored.secret).map_err(unreadable)?;
-        if key.kid != stored.kid {
-            return Err(unreadable("a key does not match its kid".into()));
-        }
-        Ok(Member {
-            key,
-            state,
-            created_at: stored.created_at,
-            activated_at: stored.activated_at,
-            retired_at: stored.retired_at,
-            verifies_until: stored.verifies_until,
-        })
-    });
-    let members: Vec<Member> = members.collect::<Result<_, _>>()?;
-    match members.iter().filter(|member| member.state == KeyState::Active).count() {
-        1 => Ok((members, has_digest)),
-        _ => Err(unreadable("it must hold exactly one active key".into())),
-    }
-}
-
-/// Replaces what is kept as a whole; durable when it returns.
-fn write(secrets: &dyn SecretStore, ring: &Ring) -> Result<(), SecretStoreError> {
-    let content = encode(ring, &secrets.place(OwnSecret::SigningKeys))?;
-    secrets.replace(OwnSecret::SigningKeys, &content)
-}
-
-/// The ring as it is kept, at `place`.
-fn encode(ring: &Ring, place: &str) -> Result<Zeroizing<Vec<u8>>, SecretStoreError> {
-    let keys = ring.members().map(|member| StoredKey {
-        kid: member.key.kid.clone(),
-        algorithm: name(member.key.algorithm).to_owned(),
-        state: match member.state {
-            KeyState::Next => "next",
-            KeyState::Active => "active",
-            KeyState::Retired => "retired",
-        }
-        .to_owned(),
-        created_at: member.created_at,
-        activated_at: member.activated_at,
-        retired_at: member.retired_at,
-        verifies_until: member.verifies_until,
-        secret: Zeroizing::new(member.key.secret().to_owned()),
-    });
-    let keys: Vec<StoredKey> = keys.collect();
-    let failed =
-        |why: &dyn std::fmt::Display| SecretStoreError { place: place.to_owned(), why: why.to_string() };
-    let digest = Some(digest::of(&keys).map_err(|error| failed(&error))?);
-    let stored = StoredRing { version: 1, keys, digest };
-    serde_json::to_vec_pretty(&stored).map(Zeroizing::new).map_err(|error| failed(&error))
 }
 
 #[cfg(test)]

@@ -130,9 +130,12 @@ impl Verifier for TokenVerifier {
     async fn learn_keys(&self, token: &str) -> bool {
         let Ok(compact) = Compact::read(token) else { return false };
         let Ok(issuer) = compact.issuer() else { return false };
-        // An algorithm that the issuer may not use is verified by no key of it, and our own keys are in memory.
+        if *issuer == *self.issuer {
+            return self.ring.learn().await;
+        }
+        // An algorithm that the issuer may not use is verified by no key of it.
         let may_use = |external: &External| external.algorithms().contains(&compact.header.algorithm);
-        if *issuer == *self.issuer || !self.issuers.get(&issuer).is_some_and(may_use) {
+        if !self.issuers.get(&issuer).is_some_and(may_use) {
             return false;
         }
         self.issuers.learn(&issuer, Instant::now()).await
