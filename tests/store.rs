@@ -10,6 +10,7 @@ mod upgrade;
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
+use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,6 +29,7 @@ use palisade_core::ports::{
 use palisade_testing::conformance::{self, all, revocation, token};
 use palisade_testing::fakes::FakeStore;
 use palisade_testing::{crash, lease_conformance, transfer};
+use tempfile::TempDir;
 
 /// How many kills, where it is not the few of an ordinary run: `make soak` sets it.
 const KILLS: &str = "PALISADE_KILLS";
@@ -48,17 +50,21 @@ fn open_or_refuse(dir: &Path, doubts: Doubts) -> Result<Arc<SledStore>, OpenErro
     }
 }
 
+async fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
 #[tokio::test]
 async fn sled_conforms() {
-    conformance::suite(|dir| open(dir)).await;
+    conformance::suite(folder, async |dir| open(dir) as Arc<dyn Store>).await;
 }
 
 #[tokio::test]
 async fn a_decorated_store_conforms() {
-    conformance::suite(|dir| {
+    conformance::suite(folder, async |dir| {
         let store = open(dir);
         let observer = CacheObserver::new(Arc::new(RevocationCache::new(Box::new(uptime))), Box::new(|| ()));
-        Arc::new(ObservedStore::new(store, vec![Arc::new(observer)]))
+        Arc::new(ObservedStore::new(store, vec![Arc::new(observer)])) as Arc<dyn Store>
     })
     .await;
 }
@@ -75,7 +81,7 @@ async fn the_leases_of_sled_conform() {
     let folder = tempfile::tempdir().unwrap();
     let (store, (clock, advance)) = (open(folder.path()), lease_clock());
     store.set_lease_clock(clock);
-    lease_conformance::leases(store, advance).await;
+    lease_conformance::leases(store, async |span| advance(span)).await;
 }
 
 #[tokio::test]
@@ -84,7 +90,7 @@ async fn the_leases_of_a_decorated_store_conform() {
     let (store, (clock, advance)) = (open(folder.path()), lease_clock());
     store.set_lease_clock(clock);
     let observed = ObservedStore::new(store, Vec::new());
-    lease_conformance::leases(Arc::new(observed), advance).await;
+    lease_conformance::leases(Arc::new(observed), async |span| advance(span)).await;
 }
 
 /// The position of the last write.
@@ -163,7 +169,7 @@ async fn a_killed_import_is_never_taken_for_whole() {
         }
         Err(error) => panic!("{error}"),
     };
-    transfer::killed("store::import_child", kills(), reopen).await;
+    transfer::killed("store::import_child", kills(), folder, reopen).await;
 }
 
 fn kills() -> u64 {
@@ -203,7 +209,9 @@ async fn killed(compacts: bool) -> (u64, u64) {
         store.verify().await.unwrap();
         store as Arc<dyn Store>
     };
-    crash::killed("store::crash_child", kills(), compacts, reopen).await;
+    let dir = folder().await;
+    let kill = |child: &mut Child| child.kill().unwrap();
+    crash::killed("store::crash_child", kills(), compacts, dir.path(), kill, reopen).await;
     (within, generation)
 }
 

@@ -237,19 +237,20 @@ pub async fn all(store: &dyn Store, now: u64) -> Vec<Revocation> {
     found
 }
 
-/// Runs every case, and then what must hold after the store was closed and opened again.
-pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
-    let mut folders = Vec::new();
-    cases(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(folder.path());
-        folders.push(folder);
+/// Runs every case, and then what must hold after the store was closed and opened again. `place` gives another place for
+/// a store each time, such as a folder, and `open` opens the one that is there, or a new one.
+pub async fn suite<P: AsRef<Path>>(place: impl AsyncFn() -> P, open: impl AsyncFn(&Path) -> Arc<dyn Store>) {
+    let mut places = Vec::new();
+    cases(async || {
+        let place = place().await;
+        let store = open(place.as_ref()).await;
+        places.push(place);
         store
     })
     .await;
 
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let place = place().await;
+    let store = open(place.as_ref()).await;
     store.revoke(revocation(token("kept"), 1, 100)).await.unwrap();
     assert!(store.status().writable && store.status().bytes > 0);
     store.raise_version("i", "ann", UnixTime(1), UnixTime(100), None).await.unwrap();
@@ -272,7 +273,7 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
     letter.due_at = UnixTime(9);
     store.commit(vec![Change::PutMail(letter.clone())]).await.unwrap();
     drop(store);
-    let store = open(folder.path());
+    let store = open(place.as_ref()).await;
     assert_eq!(all(&*store, 0).await.len(), 2);
     assert_eq!(store.version("i", "ann").await.unwrap(), 1);
     assert_eq!(store.user_by_email(address(&ann)).await.unwrap(), Some(ann.clone()));
@@ -293,51 +294,51 @@ pub async fn suite(open: impl Fn(&Path) -> Arc<dyn Store>) {
 }
 
 /// Runs every case, each on a store of its own.
-pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
-    targets_are_apart(&*at()).await;
-    names_are_apart(&*at()).await;
-    merging(&*at()).await;
-    versions(&*at()).await;
-    generations(&*at()).await;
-    a_raise_that_is_not_enforced_revokes_nothing(&*at()).await;
-    cut_sessions(&*at()).await;
-    sessions_of_all_users(&*at()).await;
-    recent_first(&*at()).await;
-    sweeping(&*at()).await;
-    many_at_once(at()).await;
-    expired_are_left_out(&*at()).await;
-    users(&*at()).await;
-    an_address_is_one_accounts(&*at()).await;
-    accounts_need_no_address(&*at()).await;
-    a_kept_address_is_one_accounts(&*at()).await;
-    a_username_is_one_accounts(&*at()).await;
-    a_username_is_never_given_out_twice(&*at()).await;
-    one_of_many_accounts_gets_a_username(at()).await;
-    an_identity_at_a_provider_is_one_accounts(&*at()).await;
-    accounts_that_are_gone_are_told(&*at()).await;
-    upgrades(&*at()).await;
-    a_deleted_user_leaves_nothing(&*at()).await;
-    sessions(&*at()).await;
-    sessions_and_links_are_swept_at_their_real_end(&*at()).await;
-    connections(&*at()).await;
-    connections_are_due_when_they_say(&*at()).await;
-    a_link_is_good_once(at()).await;
-    mails(&*at()).await;
-    mailboxes(&*at()).await;
-    tasks(&*at()).await;
-    commits_have_an_order(at()).await;
-    revocations_can_be_followed(at()).await;
-    revocations_are_followed_in_the_order_of_their_commits(at()).await;
-    tasks_are_due_by_kind(&*at()).await;
-    a_precondition_is_held_against_what_stands_at_the_commit(&*at()).await;
-    a_precondition_and_a_deletion_at_once_leave_no_orphan(at()).await;
-    events(&*at()).await;
-    strangers_events_push_out_only_one_another(&*at()).await;
-    events_of_an_account_that_is_gone_have_an_end(&*at()).await;
-    a_commit_is_whole(&*at()).await;
-    one_of_many_writers_of_a_revision_wins(at()).await;
-    the_mark_of_the_clock(&*at()).await;
-    the_latest_moment(&*at()).await;
+pub async fn cases(mut at: impl AsyncFnMut() -> Arc<dyn Store>) {
+    targets_are_apart(&*at().await).await;
+    names_are_apart(&*at().await).await;
+    merging(&*at().await).await;
+    versions(&*at().await).await;
+    generations(&*at().await).await;
+    a_raise_that_is_not_enforced_revokes_nothing(&*at().await).await;
+    cut_sessions(&*at().await).await;
+    sessions_of_all_users(&*at().await).await;
+    recent_first(&*at().await).await;
+    sweeping(&*at().await).await;
+    many_at_once(at().await).await;
+    expired_are_left_out(&*at().await).await;
+    users(&*at().await).await;
+    an_address_is_one_accounts(&*at().await).await;
+    accounts_need_no_address(&*at().await).await;
+    a_kept_address_is_one_accounts(&*at().await).await;
+    a_username_is_one_accounts(&*at().await).await;
+    a_username_is_never_given_out_twice(&*at().await).await;
+    one_of_many_accounts_gets_a_username(at().await).await;
+    an_identity_at_a_provider_is_one_accounts(&*at().await).await;
+    accounts_that_are_gone_are_told(&*at().await).await;
+    upgrades(&*at().await).await;
+    a_deleted_user_leaves_nothing(&*at().await).await;
+    sessions(&*at().await).await;
+    sessions_and_links_are_swept_at_their_real_end(&*at().await).await;
+    connections(&*at().await).await;
+    connections_are_due_when_they_say(&*at().await).await;
+    a_link_is_good_once(at().await).await;
+    mails(&*at().await).await;
+    mailboxes(&*at().await).await;
+    tasks(&*at().await).await;
+    commits_have_an_order(at().await).await;
+    revocations_can_be_followed(at().await).await;
+    revocations_are_followed_in_the_order_of_their_commits(at().await).await;
+    tasks_are_due_by_kind(&*at().await).await;
+    a_precondition_is_held_against_what_stands_at_the_commit(&*at().await).await;
+    a_precondition_and_a_deletion_at_once_leave_no_orphan(at().await).await;
+    events(&*at().await).await;
+    strangers_events_push_out_only_one_another(&*at().await).await;
+    events_of_an_account_that_is_gone_have_an_end(&*at().await).await;
+    a_commit_is_whole(&*at().await).await;
+    one_of_many_writers_of_a_revision_wins(at().await).await;
+    the_mark_of_the_clock(&*at().await).await;
+    the_latest_moment(&*at().await).await;
     transfer::cases(at).await;
 }
 

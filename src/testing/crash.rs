@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::conformance::{
     connection, due_tasks, link, mail, revocation, session, task as task_of, token, user,
 };
 
-/// The folder that the child works in.
+/// The place of the store that the child works at, such as a folder.
 pub const CHILD: &str = "PALISADE_CRASH_CHILD";
 /// The number of the child's run.
 const RUN: &str = "PALISADE_CRASH_RUN";
@@ -328,20 +328,22 @@ impl Promised {
 }
 
 /// Kills a child again and again while it works at a store, and looks whether everything is there. `child` is the
-/// name of a test of the same binary, which calls [`work`] with the store in the folder [`CHILD`] and does nothing where
-/// that is not set; `reopen` opens the store again after each of the `rounds`.
+/// name of a test of the same binary, which calls [`work`] with the store at the place [`CHILD`] and does nothing where
+/// that is not set. `kill` ends the child, or what the child depends on, so that it ends by itself; `reopen` opens the
+/// store again after each of the `rounds`.
 pub async fn killed(
     child: &str,
     rounds: u64,
     compacts: bool,
+    place: &Path,
+    mut kill: impl FnMut(&mut Child),
     mut reopen: impl AsyncFnMut(&Path) -> Arc<dyn Store>,
 ) {
-    let dir = tempfile::tempdir().unwrap();
     let mut promised = Promised::default();
     for round in 0..rounds {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([child, "--exact", "--nocapture"])
-            .env(CHILD, dir.path())
+            .env(CHILD, place)
             .env(RUN, round.to_string())
             .envs(compacts.then_some((COMPACTS, "1")))
             .stdout(Stdio::piped())
@@ -351,15 +353,16 @@ pub async fn killed(
         let enough = (RandomState::new().hash_one(round) % 600).max(1);
         let mut seen = 0;
         // Reads on to the end of the pipe after the kill: those were acknowledged too.
-        for line in BufReader::new(child.stdout.take().unwrap()).split(b'\n').map_while(Result::ok) {
+        let out = BufReader::new(child.stdout.take().unwrap());
+        for line in out.split(b'\n').map_while(Result::ok) {
             seen += u64::from(promised.learn(&String::from_utf8_lossy(&line)));
             if seen == enough {
-                child.kill().unwrap();
+                kill(&mut child);
             }
         }
         child.wait().unwrap();
         assert!(seen >= enough, "round {round}: the child ended by itself after {seen}");
-        let store = reopen(dir.path()).await;
+        let store = reopen(place).await;
         promised.holds(&*store).await;
     }
     let Promised {

@@ -612,19 +612,21 @@ impl Store for FakeStore {
 mod tests {
     use std::sync::Arc;
 
+    use palisade_core::ports::Store;
+
     use super::FakeStore;
     use crate::conformance;
 
     /// What the use cases are tested with is what they get.
     #[tokio::test]
     async fn the_fake_store_conforms() {
-        conformance::cases(|| Arc::new(FakeStore::default())).await;
+        conformance::cases(async || Arc::new(FakeStore::default()) as Arc<dyn Store>).await;
     }
 
     #[tokio::test]
     async fn the_leases_of_the_fake_store_conform() {
         let store = Arc::new(FakeStore::default());
         let clock = Arc::clone(&store);
-        crate::lease_conformance::leases(store, |span| clock.pass_lease_time(span)).await;
+        crate::lease_conformance::leases(store, async |span| clock.pass_lease_time(span)).await;
     }
 }

@@ -20,7 +20,7 @@ fn subject(n: u128) -> LeaseSubject {
 }
 
 /// `advance` moves the clock by which the store measures leases, which must stand still otherwise.
-pub async fn leases(store: Arc<dyn Store>, advance: impl Fn(Duration)) {
+pub async fn leases(store: Arc<dyn Store>, advance: impl AsyncFn(Duration)) {
     one_of_many_holders_gets_it(&store).await;
     a_lease_ends_by_the_clock_of_the_store(&*store, &advance).await;
     an_extension_keeps_the_fence(&*store, &advance).await;
@@ -44,24 +44,24 @@ async fn one_of_many_holders_gets_it(store: &Arc<dyn Store>) {
     assert_eq!(granted[0].subject, subject(1));
 }
 
-async fn a_lease_ends_by_the_clock_of_the_store(store: &dyn Store, advance: &impl Fn(Duration)) {
+async fn a_lease_ends_by_the_clock_of_the_store(store: &dyn Store, advance: &impl AsyncFn(Duration)) {
     let first = claim(store, 2, A).await.unwrap();
     assert_eq!((first.subject, first.holder), (subject(2), A));
-    advance(JUST_BEFORE);
+    advance(JUST_BEFORE).await;
     assert_eq!(claim(store, 2, B).await, None);
-    advance(JUST_AFTER);
+    advance(JUST_AFTER).await;
     let second = claim(store, 2, B).await.unwrap();
     assert!(second.fence > first.fence, "{second:?} after {first:?}");
     assert_eq!(claim(store, 2, A).await, None, "the holder before has lost it");
 }
 
-async fn an_extension_keeps_the_fence(store: &dyn Store, advance: &impl Fn(Duration)) {
+async fn an_extension_keeps_the_fence(store: &dyn Store, advance: &impl AsyncFn(Duration)) {
     let first = claim(store, 3, A).await.unwrap();
-    advance(JUST_BEFORE);
+    advance(JUST_BEFORE).await;
     assert_eq!(claim(store, 3, A).await, Some(first));
-    advance(JUST_BEFORE);
+    advance(JUST_BEFORE).await;
     assert_eq!(claim(store, 3, B).await, None, "it was extended");
-    advance(JUST_AFTER);
+    advance(JUST_AFTER).await;
     assert!(claim(store, 3, B).await.unwrap().fence > first.fence);
 }
 
@@ -94,7 +94,7 @@ async fn subjects_are_apart(store: &dyn Store) {
     }
 }
 
-async fn a_commit_under_a_lost_lease_is_refused(store: &dyn Store, advance: &impl Fn(Duration)) {
+async fn a_commit_under_a_lost_lease_is_refused(store: &dyn Store, advance: &impl AsyncFn(Duration)) {
     let id = task(6, 1).id;
     let put = |lease, to: u128| {
         let require = Change::Require(Precondition::LeaseStands(lease));
@@ -105,7 +105,7 @@ async fn a_commit_under_a_lost_lease_is_refused(store: &dyn Store, advance: &imp
     let first = claim(store, 6, A).await.unwrap();
     put(first, 61).await.unwrap();
     // No other holder has done the work, so what was done counts.
-    advance(TERM);
+    advance(TERM).await;
     put(first, 62).await.unwrap();
     let second = claim(store, 6, B).await.unwrap();
     assert!(matches!(put(first, 63).await, Err(CommitError::Conflict)), "{second:?} took over");

@@ -235,13 +235,13 @@ async fn serves_as(store: &dyn Store, source: &dyn Store) {
 }
 
 /// The cases of one store; `at` gives an empty one.
-pub async fn cases(mut at: impl FnMut() -> Arc<dyn Store>) {
-    pages_of_any_size_are_one_walk(&*at()).await;
-    a_walk_is_of_one_state(&*at()).await;
-    only_an_empty_store_is_filled(&*at()).await;
-    an_empty_export_fills_nothing(&*at(), &*at()).await;
+pub async fn cases(mut at: impl AsyncFnMut() -> Arc<dyn Store>) {
+    pages_of_any_size_are_one_walk(&*at().await).await;
+    a_walk_is_of_one_state(&*at().await).await;
+    only_an_empty_store_is_filled(&*at().await).await;
+    an_empty_export_fills_nothing(&*at().await, &*at().await).await;
     what_does_not_fit_is_refused(&mut at).await;
-    imported_revocations_are_told(at()).await;
+    imported_revocations_are_told(at().await).await;
 }
 
 async fn pages_of_any_size_are_one_walk(store: &dyn Store) {
@@ -293,9 +293,9 @@ async fn an_empty_export_fills_nothing(from: &dyn Store, to: &dyn Store) {
     to.commit(vec![Change::CreateUser(user(1, "ann@example.com"))]).await.unwrap();
 }
 
-async fn what_does_not_fit_is_refused(at: &mut impl FnMut() -> Arc<dyn Store>) {
+async fn what_does_not_fit_is_refused(at: &mut impl AsyncFnMut() -> Arc<dyn Store>) {
     let ann = || Record::User(user(1, "ann@example.com"));
-    let all = every_record(&*at()).await;
+    let all = every_record(&*at().await).await;
     let known = |record: Record| VersionedRecord::from(record);
     let twice = all.iter().filter(|record| !matches!(record.record, Record::Event(_)));
     let mut cases: Vec<_> = twice.map(|record| vec![record.clone(), record.clone()]).collect();
@@ -314,7 +314,7 @@ async fn what_does_not_fit_is_refused(at: &mut impl FnMut() -> Arc<dyn Store>) {
     for case in cases {
         // In one page, and in two.
         for pages in [vec![case.clone()], case.iter().cloned().map(|record| vec![record]).collect()] {
-            let store = at();
+            let store = at().await;
             let outcome = store.import(&mut Pages::new(pages)).await;
             match case.contains(&newer) {
                 true => {
@@ -331,7 +331,7 @@ async fn what_does_not_fit_is_refused(at: &mut impl FnMut() -> Arc<dyn Store>) {
             is_empty_or_serves_nothing(&*store).await;
         }
     }
-    let store = at();
+    let store = at().await;
     let failing = Err(StoreError::Unavailable("a fake".to_owned()));
     let pages = Pages(VecDeque::from([Ok(vec![known(ann())]), failing]));
     let outcome = store.import(&mut { pages }).await;
@@ -392,16 +392,22 @@ pub async fn work(store: Arc<dyn Store>) {
     std::future::pending::<()>().await;
 }
 
-/// Kills a child while it imports, each time into another folder. The store is empty, refused or whole then, and whole
-/// once the import was answered. `child` is the name of a test of the same binary, which calls [`work`] with the store
-/// in the folder [`CHILD`] and does nothing where that is not set; `reopen` opens the store, `None` where it is refused.
-pub async fn killed(child: &str, rounds: u64, mut reopen: impl AsyncFnMut(&Path) -> Option<Arc<dyn Store>>) {
+/// Kills a child while it imports, each time into another store. That is empty, refused or whole then, and whole once
+/// the import was answered. `child` is the name of a test of the same binary, which calls [`work`] with the store at the
+/// place [`CHILD`] and does nothing where that is not set; `place` gives another place for a store each time, and `reopen`
+/// opens the store there, `None` where it is refused.
+pub async fn killed<P: AsRef<Path>>(
+    child: &str,
+    rounds: u64,
+    mut place: impl AsyncFnMut() -> P,
+    mut reopen: impl AsyncFnMut(&Path) -> Option<Arc<dyn Store>>,
+) {
     let mut refused = 0;
     for round in 0..rounds {
-        let dir = tempfile::tempdir().unwrap();
+        let place = place().await;
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([child, "--exact", "--nocapture"])
-            .env(CHILD, dir.path())
+            .env(CHILD, place.as_ref())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -417,7 +423,7 @@ pub async fn killed(child: &str, rounds: u64, mut reopen: impl AsyncFnMut(&Path)
         child.kill().unwrap();
         let done = lines.any(|line| line.ends_with("DONE"));
         child.wait().unwrap();
-        match reopen(dir.path()).await {
+        match reopen(place.as_ref()).await {
             None => {
                 assert!(round > 0 && !done, "what was answered is refused");
                 refused += 1;
