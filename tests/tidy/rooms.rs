@@ -233,8 +233,10 @@ pub const ROOMS: &[Room] = &[
         at: "palisade::edge::postgres",
         ours: BELOW,
         crates: &[
+            "async_trait",
             "base64",
             "deadpool",
+            "futures",
             "rustls",
             "rustls_native_certs",
             "secrecy",

@@ -100,6 +100,12 @@ pub async fn apply(
     state(pool, program).await.map(drop)
 }
 
+/// The number of the last migration that this program knows.
+#[must_use]
+pub fn last_known() -> i32 {
+    MIGRATIONS.iter().map(|migration| migration.number).max().unwrap_or_default()
+}
+
 /// Whether the schema is the one of this program; changes nothing.
 ///
 /// # Errors

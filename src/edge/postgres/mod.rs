@@ -19,9 +19,23 @@
 pub mod commit;
 pub mod connect;
 pub mod failure;
+mod import;
+mod import_rows;
+mod leases;
 pub mod migrations;
 pub mod numbers;
+mod read;
 pub mod record;
+mod records;
 pub mod settings;
+mod snapshot;
+mod status;
+mod store;
+mod subscription;
+mod sweep;
 pub mod tls;
+mod walk;
 pub mod writer;
+
+pub use self::snapshot::StoreSnapshot;
+pub use self::store::{PostgresOpenError, PostgresStore};
