@@ -3,8 +3,14 @@
 //! Not part of `cargo test`, which needs only what the build needs. `make deps-wider` installs PostgreSQL and
 //! PgBouncer, `make test-wider` runs this.
 
+#[path = "postgres/conformance.rs"]
+mod conformance;
+#[path = "postgres/crash.rs"]
+mod crash;
 #[path = "postgres/fixture.rs"]
 mod fixture;
+#[path = "postgres/place.rs"]
+mod place;
 
 #[path = "postgres/commits.rs"]
 mod commits;
