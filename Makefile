@@ -43,7 +43,7 @@ NO_SERVICES = mkdir -p $(CLUSTERS) && echo "create_main_cluster = false" > $(CLU
 		fi;
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-lint deps-wider deps-bench deps-plugins run test test-wider bench bench-store store-growth soak plugins plugins-check dist lint advisories
+.PHONY: help deps deps-lint deps-wider deps-bench deps-plugins run test test-wider partitions bench bench-store store-growth soak plugins plugins-check dist lint advisories
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -121,14 +121,19 @@ run: deps ## the gateway with its sample app: http://localhost:8080
 test: deps ## every test that needs only what the build needs
 	$(CARGO) test --locked
 
-test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, HAProxy, Caddy, Express, JupyterLab, Streamlit, Datasette, WsgiDAV, Django, JupyterHub, git, a mail server, an OAuth server, a browser, gRPC, passlib, plugins from an empty folder on, and what README and guides say
+test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, HAProxy, Caddy, Express, JupyterLab, Streamlit, Datasette, WsgiDAV, Django, JupyterHub, git, a mail server, an OAuth server, a browser, gRPC, passlib, PostgreSQL and PgBouncer, replicas that are cut off, plugins from an empty folder on, and what README and guides say
 	$(CARGO) test --locked --test postgres
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
+	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run --short
 
-soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, and the wider tests with every look of every page and streams silent for ten minutes
+partitions: deps-wider ## three gateways and PostgreSQL while network, machines and database fail at random for a quarter of an hour, and how long 10,000 revocations take (30 minutes, root on Linux)
+	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run
+
+soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, and the wider tests with every look of every page and streams silent for ten minutes, and what `make partitions` does
 	PALISADE_KILLS=200 $(CARGO) test --locked --test parts nothing_acknowledged_is_lost
 	PALISADE_DAMAGES=5000 $(CARGO) test --locked --test parts damages -- --nocapture
 	LOOKS=whole IDLE_SECONDS=600 CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
+	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run
 
 deps-bench: deps
 	@if command -v wrk >/dev/null && { command -v valgrind >/dev/null || [ "$$(uname -s)" != Linux ]; }; then :; \

@@ -1,0 +1,303 @@
+"""What runs on the machines: the database, the gateways, the upstream behind them and the balancer in front."""
+
+import asyncio
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from network import Machine, environment
+
+PATIENCE = 60  # seconds, for anything that must become true
+ADMIN_TOKEN = secrets.token_hex(24)
+VAULT_KEY = secrets.token_bytes(32)
+TICK = 0.05  # seconds between what the upstream sends on a stream
+
+
+def now():
+    """Seconds of the one clock that everything here is measured by; it runs on while processes are stopped."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def tool(name):
+    """A program of PostgreSQL: in PATH, or where Debian puts it."""
+    def version(folder):
+        return int(folder.parent.name) if folder.parent.name.isdigit() else 0
+    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=version, reverse=True)
+    path = ":".join([*map(str, packaged), environment()["PATH"]])
+    found = shutil.which(name, path=path)
+    assert found, f"{name} is not installed: `make deps-wider` says how"
+    return found
+
+
+def server_user():
+    """The user and the group that PostgreSQL runs as, which refuses to run as root."""
+    import pwd
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+            return entry.pw_uid, entry.pw_gid
+        except KeyError:
+            pass
+    raise AssertionError("there is no user `postgres` or `nobody`")
+
+
+def end_of(path, size=4000):
+    return path.read_text(errors="replace")[-size:] if path.exists() else ""
+
+
+class Database:
+    """PostgreSQL on a machine of its own."""
+
+    def __init__(self, folder, **settings):
+        self.machine, self.folder = Machine("db"), folder / "db"
+        self.folder.mkdir()
+        self.user = server_user()
+        os.chown(self.folder, *self.user)
+        self.log = folder / "postgres.log"
+        self.settings = {
+            "listen_addresses": "*", "port": "5432", "unix_socket_directories": str(self.folder), "shared_buffers": "64MB",
+            "max_connections": "100", "timezone": "UTC", **settings}
+        made = subprocess.run(
+            self.as_server(tool("initdb"), "-D", self.data, "-A", "trust", "-U", "palisade", "-E", "UTF8", "--locale=C", "--no-sync"),
+            capture_output=True, text=True, cwd=self.folder)
+        assert made.returncode == 0, made.stderr
+        with (self.data / "pg_hba.conf").open("a") as hba:
+            hba.write("host all all 10.77.0.0/16 trust\n")
+        self.process = None
+        self.start()
+        self.sql("CREATE DATABASE palisade", "postgres")
+
+    @property
+    def data(self):
+        return self.folder / "data"
+
+    def url(self):
+        return f"postgres://palisade@{self.machine.address}:5432/palisade?sslmode=disable"
+
+    def as_server(self, *words):
+        user, group = self.user
+        return ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", *map(str, words)]
+
+    def start(self):
+        settings = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
+        command = self.machine.command(*self.as_server(tool("postgres"), "-D", self.data, *settings))
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        end = now() + PATIENCE
+        while self.run_sql("SELECT 1").returncode != 0:
+            assert self.process.poll() is None, end_of(self.log)
+            assert now() < end, f"the database does not start:\n{end_of(self.log)}"
+            time.sleep(0.05)
+
+    def processes(self):
+        """The server's, the postmaster first."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
+
+    def signal(self, number):
+        for pid in self.processes():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass  # it has ended since it was listed
+
+    def pause(self):
+        # The postmaster first, so that it starts no further process meanwhile.
+        os.kill(self.process.pid, signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
+
+    def resume(self):
+        self.signal(signal.SIGCONT)
+
+    def kill(self):
+        os.kill(self.process.pid, signal.SIGSTOP)
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+
+    def run_sql(self, text, database="palisade"):
+        """Asked by the server's socket, which no partition cuts."""
+        command = [tool("psql"), "-h", str(self.folder), "-U", "palisade", "-d", database, "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", text]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment())
+
+    def sql(self, text, database="palisade"):
+        done = self.run_sql(text, database)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+class Gateway:
+    """A replica on a machine of its own."""
+
+    def __init__(self, name, palisade, folder, store, upstream_port, more=""):
+        self.machine, self.name, self.palisade = Machine(name), name, palisade
+        self.folder, self.log = folder / name, folder / f"{name}.log"
+        self.folder.mkdir()
+        self.is_stopped, self.starts = False, 0
+        self.process = None
+        self.config = f"""
+public_url = "http://gate.test"
+[server]
+listen = ["{self.machine.address}:8080"]
+admin = "{self.machine.address}:9180"
+shutdown_grace = "5s"
+{more}
+[browser]
+enabled = false
+[log]
+access = false
+audit = "file:./audit.log"
+[store]
+{store}
+[vault]
+keys = ["env:PALISADE_VAULT_KEY"]
+[tokens]
+access_ttl = "2h"
+refresh_repeat = "1h"
+[passwords]
+bcrypt_cost = 4
+[sessions]
+max_per_user = 500
+[limits]
+enabled = false
+[mail]
+transport = "none"
+[accounts]
+registration = "closed"
+[[routes]]
+name = "app"
+match = {{ path = "/" }}
+upstream = ["http://{self.machine.router}:{upstream_port}"]
+"""
+        (self.folder / "config.toml").write_text(self.config)
+
+    def environment(self):
+        import base64
+        key = base64.urlsafe_b64encode(VAULT_KEY).decode().rstrip("=")
+        return {**environment(), "PALISADE_ADMIN_TOKEN": ADMIN_TOKEN, "PALISADE_VAULT_KEY": key}
+
+    def launch(self):
+        """Starts it and does not wait."""
+        self.starts += 1
+        with self.log.open("ab") as out:
+            self.process = subprocess.Popen(
+                self.machine.command(self.palisade, "run", "--config", str(self.folder / "config.toml")), cwd=self.folder,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.environment())
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+        self.is_stopped = True
+
+    def resume(self):
+        self.process.send_signal(signal.SIGCONT)
+        self.is_stopped = False
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.is_stopped = False
+
+    def terminate(self):
+        self.process.terminate()
+
+    def runs(self):
+        return self.process is not None and self.process.poll() is None
+
+    def said(self):
+        return self.log.read_text(errors="replace")
+
+    @property
+    def listen(self):
+        return self.machine.address, 8080
+
+    @property
+    def admin(self):
+        return self.machine.address, 9180
+
+
+class Upstream:
+    """The app behind the gateways: it notes what reaches it, and has a stream that never ends by itself.
+
+    It listens at every address, so that each machine reaches it at its router."""
+
+    def __init__(self):
+        self.arrivals = {}
+        self.port = None
+        self.server = None
+
+    async def start(self):
+        self.server = await asyncio.start_server(self.serve, "0.0.0.0", 0, backlog=1024)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def serve(self, reader, writer):
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                asked = re.search(rb"\r\nx-check: (\S+)", head, re.I)
+                if asked:
+                    self.arrivals.setdefault(asked[1].decode(), now())
+                if head.split(b" ", 2)[1] != b"/stream":
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    await writer.drain()
+                    continue
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+                end = now() + 20
+                while now() < end:
+                    line = f"{now():.6f}\n".encode()
+                    writer.write(b"%x\r\n%s\r\n" % (len(line), line))
+                    await writer.drain()
+                    await asyncio.sleep(TICK)
+                writer.write(b"0\r\n\r\n")
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            pass  # the gateway has closed
+        except asyncio.CancelledError:
+            pass  # the story is over
+        finally:
+            writer.close()
+
+
+class Balancer:
+    """HAProxy in front of the gateways, at a port of the router: one that asks them whether they are ready."""
+
+    def __init__(self, folder, gateways, port=8000):
+        self.address = ("127.0.0.1", port)
+        servers = "\n".join(
+            f"    server {gateway.name} {gateway.machine.address}:8080 check port 9180 inter 200ms fall 2 rise 2" for gateway in gateways)
+        (folder / "haproxy.cfg").write_text(f"""
+global
+    maxconn 4000
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+    retries 3
+    option redispatch
+frontend all
+    bind 127.0.0.1:{port}
+    default_backend gateways
+backend gateways
+    balance roundrobin
+    option httpchk GET /readyz
+    http-check send hdr Host localhost
+{servers}
+""")
+        self.log = folder / "haproxy.log"
+        haproxy = shutil.which("haproxy", path=environment()["PATH"])
+        assert haproxy, "haproxy is not installed: `make deps-wider` says how"
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen([haproxy, "-db", "-f", str(folder / "haproxy.cfg")], stdout=out, stderr=out)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()

@@ -1,0 +1,81 @@
+"""A rolling upgrade of three replicas behind a balancer, under load: no request fails."""
+
+import asyncio
+
+import machines
+from asks import ask, operate
+from machines import now
+
+# The balancer looks every 200 ms and turns away after two refusals.
+SERVER = 'shutdown_delay = "2s"'
+
+
+async def story(run, options, folder):
+    world = run.World(options, folder, lease=5, server=SERVER)
+    old, new = folder / "palisade-old", folder / "palisade-new"
+    for program in (old, new):
+        program.symlink_to(options.palisade)
+    balancer, ends = None, False
+    counts, failed, slowest = {}, [], 0.0
+    options = type(options)(**{**vars(options), "palisade": str(old)})
+    world.options = options
+    try:
+        await world.start()
+        balancer = machines.Balancer(folder, world.replicas)
+        email = "ann@example.com"
+        made = await operate(world.replicas[0], "POST", "/admin/v1/users", {
+            "email": email, "password": run.load.PASSWORD, "name": "Ann", "email_verified": True})
+        assert made.status == 201, made
+        end = now() + 30
+        while (await ask(balancer.address, "GET", "/")).status != 401:
+            assert now() < end, "the balancer does not serve"
+            await asyncio.sleep(0.1)
+
+        async def step(what, expected, *request):
+            nonlocal slowest
+            answer = await ask(balancer.address, *request)
+            counts[what] = counts.get(what, 0) + 1
+            slowest = max(slowest, answer.done - answer.sent)
+            if answer.status != expected:
+                failed.append(f"{what}: {answer.status} {answer.why} {answer.body[:200]!r}")
+            return answer
+
+        async def person():
+            while not ends:
+                answer = await step("login", 200, "POST", "/auth/login", None, {"email": email, "password": run.load.PASSWORD})
+                if answer.status != 200:
+                    continue
+                for _ in range(4):
+                    granted = answer.json()
+                    for _ in range(5):
+                        await step("request", 200, "GET", "/", granted["access_token"])
+                    body = {"refresh_token": granted["refresh_token"]}
+                    answer = await step("refresh", 200, "POST", "/auth/refresh", None, body)
+                    if answer.status != 200:
+                        break
+                else:
+                    token = answer.json()["access_token"]
+                    await step("logout", 204, "POST", "/auth/logout", token)
+                    await step("request after logout", 401, "GET", "/", token)
+
+        people = [asyncio.create_task(person()) for _ in range(8)]
+        await asyncio.sleep(2)
+        for replica in world.replicas:
+            begun = now()
+            replica.terminate()
+            await asyncio.to_thread(replica.process.wait, 60)
+            assert replica.process.returncode == 0, machines.end_of(replica.log)
+            replica.palisade = str(new)
+            replica.launch()
+            await world.ready()
+            # Two good looks of the balancer, and some time of all three.
+            await asyncio.sleep(1.5)
+            world.said(f"{replica.name} was upgraded in {now() - begun:.1f}s")
+        ends = True
+        await asyncio.gather(*people)
+        world.said(", ".join(f"{count} of {what}" for what, count in sorted(counts.items())) + f"; the slowest took {slowest:.2f}s")
+        assert not failed, f"{len(failed)} of {sum(counts.values())} failed:\n" + "\n".join(failed[:10])
+    finally:
+        if balancer:
+            balancer.stop()
+        await world.stop()
