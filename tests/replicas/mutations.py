@@ -12,11 +12,16 @@ def lease_off(database):
 
 
 def feed_gap(database):
-    """One entry of the feed in four says nothing, and keeps its position and its id."""
+    """One entry of the feed in four says what the one before it has said, at its own position and with its own id."""
     database.sql("""
-        CREATE FUNCTION palisade.empty() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN IF NEW.position % 4 = 0 THEN NEW.body := convert_to('[]', 'UTF8'); END IF; RETURN NEW; END $$;
-        CREATE TRIGGER empty BEFORE INSERT ON palisade.feed FOR EACH ROW EXECUTE FUNCTION palisade.empty();
+        CREATE FUNCTION palisade.leave_out() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN
+                IF NEW.position % 4 = 0 THEN
+                    NEW.body := coalesce((SELECT f.body FROM palisade.feed f WHERE f.position = NEW.position - 1), NEW.body);
+                END IF;
+                RETURN NEW;
+            END $$;
+        CREATE TRIGGER leave_out BEFORE INSERT ON palisade.feed FOR EACH ROW EXECUTE FUNCTION palisade.leave_out();
     """)
 
 
