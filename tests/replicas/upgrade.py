@@ -8,6 +8,8 @@ from machines import now
 
 # The balancer looks every 200 ms and turns away after two refusals.
 SERVER = 'shutdown_delay = "2s"'
+# The number of a program of the far future.
+NEWER = 9999
 
 
 async def story(run, options, folder):
@@ -75,7 +77,25 @@ async def story(run, options, folder):
         await asyncio.gather(*people)
         world.said(", ".join(f"{count} of {what}" for what, count in sorted(counts.items())) + f"; the slowest took {slowest:.2f}s")
         assert not failed, f"{len(failed)} of {sum(counts.values())} failed:\n" + "\n".join(failed[:10])
+        await left_behind(world)
     finally:
         if balancer:
             balancer.stop()
         await world.stop()
+
+
+async def left_behind(world):
+    """A program that the tables have left behind does not start, and those that run serve on."""
+    world.database.sql(f"INSERT INTO palisade.migrations (number, oldest_program) VALUES ({NEWER}, {NEWER})")
+    older, *others = world.replicas
+    older.terminate()
+    await asyncio.to_thread(older.process.wait, 60)
+    before = len(older.said())
+    older.launch()
+    code = await asyncio.to_thread(older.process.wait, 60)
+    said = older.said()[before:]
+    assert code != 0 and str(NEWER) in said, f"it ended with {code}:\n{said[-2000:]}"
+    for other in others:
+        assert (await ask(other.admin, "GET", "/readyz")).status == 200, machines.end_of(other.log)
+    why = next(line for line in said.splitlines() if str(NEWER) in line)
+    world.said(f"an older program is refused: {why.strip()}")
