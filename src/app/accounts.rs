@@ -117,8 +117,14 @@ pub(super) fn start(
     let passwords =
         BcryptPasswords::start(&config.passwords, service, Arc::new(SystemEntropy), Arc::clone(&meter))
             .map_err(|error| format!("the threads that hash passwords: {error}"))?;
+    let limits = RateLimits::new(config.limits.clone());
+    let limits = match store.shared_notes() {
+        // Guesses are counted for all gateways over the store.
+        Some(_) => limits.without_guesses(),
+        None => limits,
+    };
     let limiter: Arc<dyn Limiter> = Arc::new(AuditedLimits::new(
-        Arc::new(RateLimits::new(config.limits.clone())),
+        Arc::new(limits),
         Arc::clone(&audit) as _,
         Arc::clone(&clock),
         Arc::new(SystemEntropy),
@@ -151,6 +157,7 @@ pub(super) fn start(
         tells_app: config.accounts.webhook.is_some(),
         sends_mail: !matches!(config.mail.transport, MailTransport::None),
         revocation_life: lives.tokens + lives.leeway,
+        guesses: config.limits.enabled.then_some(config.limits.guesses),
         letters: Caps {
             enabled: config.limits.enabled,
             an_hour: config.limits.letters_per_hour,

@@ -8,13 +8,16 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::state::ProcessState;
+use crate::edge::entropy::SystemEntropy;
 use crate::edge::jwt::Clocks;
 use crate::edge::proxy;
 use crate::edge::proxy::expiry::{self, Warning};
 use crate::edge::proxy::tls::Acceptor;
 use crate::edge::store::LeaseLeft;
+use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::route::{Auth, FailMode};
-use palisade_core::ports::{Clock, Store};
+use palisade_core::domain::time::UnixTime;
+use palisade_core::ports::{Clock, Entropy, Store, StoreError};
 use palisade_core::service::clock::GuardedClock;
 use palisade_core::service::left_to_app::LeftToApp;
 use palisade_core::service::ongoing::Expiry;
@@ -31,6 +34,8 @@ const LOOK_AT_LEASE: Duration = Duration::from_millis(50);
 const LOOK_FOR_EXPIRED: Duration = Duration::from_secs(1);
 /// How often ended revocations are removed from the store.
 const SWEEP: Duration = Duration::from_secs(60);
+/// For how long one gateway of several is the one that sweeps.
+const SWEEPER: Duration = Duration::from_secs(150);
 /// How often it is looked whether totals for the audit log are due.
 const LOOK_AT_TOTALS: Duration = Duration::from_secs(60);
 /// How often the wall clock is compared with the uptime.
@@ -192,15 +197,29 @@ pub(super) async fn watch_clock(clock: Arc<GuardedClock>, store: Arc<dyn Store>)
     }
 }
 
-/// Removes ended revocations from the store.
+/// Removes what has ended from the store. Of several gateways over one store, one does it as long as it lives: its lease
+/// outlasts the time to its next sweep. What has ended does not come to life, so one that was paused does no harm.
 pub(super) async fn sweep(state: Arc<ProcessState>) {
+    let holder = LeaseHolder(SystemEntropy.uuid());
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
-        if let Err(error) = state.store.sweep(state.clock.reading().earliest).await {
-            tracing::warn!(%error, "ended revocations could not be forgotten; they are tried again");
+        if let Err(error) = sweep_once(&*state.store, holder, state.clock.reading().earliest).await {
+            tracing::warn!(%error, "what has ended could not be forgotten; it is tried again");
         }
     }
+}
+
+/// Sweeps, unless another gateway does. Returns whether this one did.
+async fn sweep_once(store: &dyn Store, holder: LeaseHolder, now: UnixTime) -> Result<bool, StoreError> {
+    if store.claim(LeaseSubject::Sweep, holder, SWEEPER).await?.is_none() {
+        return Ok(false);
+    }
+    store.sweep(now).await?;
+    if let Some(notes) = store.shared_notes() {
+        notes.trim_notes().await?;
+    }
+    Ok(true)
 }
 
 /// Writes down how many requests were left to their apps within the hour that is over.
@@ -209,5 +228,29 @@ pub(super) async fn tell_left_to_app(left_to_app: Arc<LeftToApp>) {
     loop {
         ticks.tick().await;
         left_to_app.look();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_core::ports::LeaseStore;
+    use palisade_testing::fakes::{FakeStore, NOW};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_gateway_sweeps_until_it_is_gone() {
+        let store = FakeStore::shared();
+        let [one, other] = [1, 2].map(|n| LeaseHolder(Uuid::from_u128(n)));
+        for _ in 0..3 {
+            assert!(sweep_once(&store, one, NOW).await.unwrap());
+            store.pass_lease_time(SWEEP);
+            assert!(!sweep_once(&store, other, NOW).await.unwrap());
+        }
+        store.pass_lease_time(SWEEPER);
+        assert!(sweep_once(&store, other, NOW).await.unwrap());
+        assert!(!sweep_once(&store, one, NOW).await.unwrap());
+        assert_eq!(store.claim(LeaseSubject::Sweep, one, SWEEP).await.unwrap(), None);
     }
 }

@@ -11,11 +11,13 @@ use super::{files, key_checks, secrets, warnings};
 use crate::config::Config;
 use crate::edge::clock::uptime;
 use crate::edge::data_dir;
+use crate::edge::entropy::SystemEntropy;
 use crate::edge::jwt::{Clocks, SigningKeyRing};
 use crate::edge::store::{CacheObserver, Doubts, Kept, MeterObserver, ObservedStore, RevocationCache};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
-use palisade_core::ports::{Clock, SecretStore, Store};
+use palisade_core::domain::lease::LeaseHolder;
+use palisade_core::ports::{Clock, Entropy, SecretStore, Store};
 use palisade_core::service::clock::{GuardedClock, Uptime};
 
 /// What the phase made. Nothing runs yet beside the store's own threads.
@@ -135,7 +137,9 @@ fn uptime_of(clock: &Arc<dyn Clock>) -> Uptime {
 /// The clock that everything goes by: `clock`, compared with the mark in `store` and the uptime.
 async fn guard(clock: Arc<dyn Clock>, store: &dyn Store) -> Result<Arc<GuardedClock>, String> {
     let uptime = uptime_of(&clock);
-    let guarded = GuardedClock::start(clock, uptime, store).await.map_err(|error| error.to_string())?;
+    let holder = LeaseHolder(SystemEntropy.uuid());
+    let guarded =
+        GuardedClock::start(clock, uptime, store, holder).await.map_err(|error| error.to_string())?;
     // Before anything is signed by this clock. A full disk must not keep what can be served from being served.
     if let Err(error) = guarded.tick(store).await {
         tracing::warn!(%error, "the mark of the clock was not written; it is tried again");

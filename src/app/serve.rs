@@ -37,7 +37,12 @@ pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
     let listen = cleartext.iter().map(local).collect::<Result<Vec<_>, _>>()?;
     let tls = encrypted.as_ref().map(|(tcp, _)| local(tcp)).transpose()?;
 
-    let carrier = SessionCarrier::new(accounts.shared().key, operator.state.clock(), Arc::new(SystemEntropy));
+    let carrier = SessionCarrier::new(
+        accounts.shared().key,
+        operator.state.clock(),
+        Arc::new(SystemEntropy),
+        Arc::clone(&operator.state.store),
+    );
     let engine = engine(&operator, &accounts.accounts, Arc::new(carrier));
     let clients = TaskTracker::new();
     for tcp in cleartext {

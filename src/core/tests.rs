@@ -119,6 +119,9 @@ mod service {
     mod session_uses {
         mod tests;
     }
+    mod shared_guesses {
+        mod tests;
+    }
     mod successor_uses {
         mod tests;
     }

@@ -116,6 +116,7 @@ fn world_of(
         sends_mail: true,
         tells_app: false,
         revocation_life: Duration::from_secs(90_000),
+        guesses: Some(palisade_core::domain::guesses::Guesses::default()),
         letters: Caps { enabled: true, an_hour: 5, a_day: 15 },
     };
     adjust(&mut settings);

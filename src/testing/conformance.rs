@@ -345,8 +345,9 @@ pub async fn cases(mut at: impl AsyncFnMut() -> Arc<dyn Store>) {
 
 async fn the_mark_of_the_clock(store: &dyn Store) {
     assert_eq!(store.clock_mark().await.unwrap(), None);
-    let first = Mark { at: UnixTime(5), stops: vec![Stop { seconds: 60, left: 3600 }], highest: UnixTime(9) };
-    let second = Mark { at: UnixTime(4), stops: Vec::new(), highest: UnixTime(3) };
+    let stops = vec![Stop { seconds: 60, left: 3600 }];
+    let first = Mark { at: UnixTime(5), stops, highest: UnixTime(9), accepted: 2 };
+    let second = Mark { at: UnixTime(4), highest: UnixTime(3), ..Mark::default() };
     for mark in [first, second] {
         store.commit(vec![Change::PutClockMark(mark.clone())]).await.unwrap();
         assert_eq!(store.clock_mark().await.unwrap(), Some(mark));

@@ -25,6 +25,8 @@ pub struct FakeLimiter {
     pub account_waits: AtomicBool,
     /// The names under which attempts were counted.
     pub counted: Mutex<Vec<String>>,
+    /// The attempts that were refused where guesses are shared.
+    pub refused_elsewhere: Mutex<Vec<(Limited, String)>>,
     /// The misses of session cookies, by client and value.
     pub misses: Mutex<Vec<(IpAddr, String)>>,
 }
@@ -81,6 +83,10 @@ impl Limiter for FakeLimiter {
 
     fn succeeded(&self, what: Limited, _: IpAddr, _: &str) {
         self.ended.lock().unwrap().push((what, true));
+    }
+
+    fn refused_elsewhere(&self, what: Limited, _: IpAddr, account: &str, _: TooMany) {
+        self.refused_elsewhere.lock().unwrap().push((what, account.to_owned()));
     }
 }
 

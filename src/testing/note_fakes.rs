@@ -1,7 +1,7 @@
 //! Notes that several worlds over one fake store share. For tests only.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ struct State {
 pub struct FakeNotes {
     state: Mutex<State>,
     broken: AtomicBool,
+    round_trips: AtomicU64,
 }
 
 impl FakeNotes {
@@ -39,6 +40,11 @@ impl FakeNotes {
         self.broken.store(fails, Ordering::Relaxed);
     }
 
+    /// How many calls there were.
+    pub fn counts(&self) -> u64 {
+        self.round_trips.load(Ordering::Relaxed)
+    }
+
     /// How many there are of this kind, ended ones included.
     pub fn count(&self, kind: NoteKind) -> usize {
         self.state().kept.keys().filter(|key| key.kind == kind).count()
@@ -49,6 +55,7 @@ impl FakeNotes {
     }
 
     fn check(&self) -> Result<(), StoreError> {
+        self.round_trips.fetch_add(1, Ordering::Relaxed);
         match self.broken.load(Ordering::Relaxed) {
             true => Err(StoreError::Unavailable("a fake".to_owned())),
             false => Ok(()),

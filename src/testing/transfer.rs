@@ -123,6 +123,7 @@ fn changes() -> Vec<Vec<Change>> {
             at: UnixTime(5),
             stops: vec![Stop { seconds: 60, left: 3600 }],
             highest: UnixTime(9),
+            accepted: 1,
         })],
         // The second issuer is met before the first.
         (0..3).rev().map(|n| Change::Revoke(revocation(target(n), 1, 100 + n))).collect(),

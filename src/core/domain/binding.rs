@@ -220,7 +220,7 @@ impl VerifiedLately {
     /// How many are remembered.
     const MOST: usize = 4096;
     /// How long: as long as a page waits for it.
-    const LIFE: Duration = Duration::from_secs(3600);
+    pub const LIFE: Duration = Duration::from_secs(3600);
 
     pub fn note(&mut self, registration: Uuid, now: UnixTime) {
         self.0.retain(|(_, at)| *at <= now && now < at.plus(Self::LIFE));

@@ -45,7 +45,7 @@ impl AddressBlock {
         }
     }
 
-    fn bytes(self) -> [u8; 9] {
+    pub(super) fn bytes(self) -> [u8; 9] {
         let (version, bits) = match self {
             AddressBlock::V4(bits) => (4, u64::from(bits)),
             AddressBlock::V6(bits) => (6, bits),

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::account::UserId;
+use super::block::AddressBlock;
 use super::connection::ConnectionId;
 use super::email::EmailAddress;
 use super::session::SessionId;
@@ -270,6 +271,14 @@ impl ServerKey {
     #[must_use]
     pub fn hash_of_address(&self, address: &str) -> String {
         URL_SAFE_NO_PAD.encode(&self.mac_by_oldest("audited address", &[address.as_bytes()])[..16])
+    }
+
+    /// Stands for the name of an account and a block of addresses where guesses at its password are counted: the same on
+    /// every gateway over one store, and of no use to find either without the key. `block`: `None` for all of them.
+    #[must_use]
+    pub fn hash_of_guesses(&self, purpose: &str, block: Option<AddressBlock>, name: &str) -> [u8; 32] {
+        let block = block.map_or([0; 9], AddressBlock::bytes);
+        self.mac_by_oldest(purpose, &[&block, name.as_bytes()])
     }
 
     /// A state as the provider sees it: the user, connection and consent, and a MAC over them by the server key.

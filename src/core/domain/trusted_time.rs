@@ -12,6 +12,7 @@
 //!    every access token of ours from before the stop has ended by the monotonic clock too.
 //! 3. Everything else is a doubt. It ends when the two agree again, or by the operator's word ([`TrustedTime::accept`]).
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,32 @@ pub struct Mark {
     /// The latest moment that the wall clock ever showed. What was signed by then may say so.
     #[serde(default)]
     pub highest: UnixTime,
+    /// How often an operator has said that the clock is right. A program that does not know it drops it, and gateways over
+    /// the same store that do write it again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub accepted: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Mark {
+    /// What holds of two marks of gateways over one store: that of the later word of an operator, and otherwise the later
+    /// one. Uptime has moved either, so the later one is not too late, and a mark never goes back.
+    #[must_use]
+    pub fn merged(self, other: Mark) -> Mark {
+        match self.accepted.cmp(&other.accepted) {
+            Ordering::Greater => self,
+            Ordering::Less => other,
+            Ordering::Equal => {
+                let highest = self.highest.max(other.highest);
+                let later = if other.at > self.at { other } else { self };
+                Mark { highest, ..later }
+            }
+        }
+    }
 }
 
 /// In which direction the wall clock is off, and by how much beyond what stops explain.
@@ -156,6 +183,8 @@ pub struct TrustedTime {
     taken_back: u64,
     /// Whether the two agreed at the last look.
     agreed: bool,
+    /// [`Mark::accepted`].
+    accepted: u64,
 }
 
 impl TrustedTime {
@@ -170,7 +199,7 @@ impl TrustedTime {
     ) -> TrustedTime {
         let stored = stored.unwrap_or_else(|| {
             let at = last.unwrap_or(wall);
-            Mark { at, stops: Vec::new(), highest: at }
+            Mark { at, highest: at, ..Mark::default() }
         });
         let mut time = TrustedTime {
             mark: stored.at,
@@ -181,6 +210,7 @@ impl TrustedTime {
             unfollowed: 0,
             taken_back: 0,
             agreed: true,
+            accepted: stored.accepted,
         };
         time.take_for_stop(wall);
         time.observe(wall, uptime);
@@ -215,6 +245,22 @@ impl TrustedTime {
         self.highest = self.highest.max(highest);
     }
 
+    /// Goes on from the mark of another gateway over the same store, which was read when the uptime was `uptime`, where
+    /// that holds rather than this one ([`Mark::merged`]). Time that this gateway has counted since is not counted again.
+    pub fn adopt(&mut self, stored: Mark, uptime: Duration) {
+        let merged = self.mark().merged(stored);
+        self.highest = merged.highest;
+        if merged.at == self.mark && merged.accepted == self.accepted {
+            return;
+        }
+        self.mark = merged.at;
+        self.stops = merged.stops;
+        self.accepted = merged.accepted;
+        self.since = uptime;
+        self.unfollowed = 0;
+        self.taken_back = 0;
+    }
+
     /// What is known of the present moment, as of the last look.
     #[must_use]
     pub fn reading(&self, wall: UnixTime) -> ClockReading {
@@ -236,8 +282,8 @@ impl TrustedTime {
     }
 
     /// The operator says that the wall clock is right. It is the mark from now on, and no clock of ours ever showed a
-    /// later moment: what was signed while one did has to be revoked first.
-    pub fn accept(&mut self, wall: UnixTime, uptime: Duration) {
+    /// later moment: what was signed while one did has to be revoked first. `said` is [`Mark::accepted`] as it is stored.
+    pub fn accept(&mut self, said: u64, wall: UnixTime, uptime: Duration) {
         self.mark = wall;
         self.stops.clear();
         self.since = uptime;
@@ -245,12 +291,14 @@ impl TrustedTime {
         self.taken_back = 0;
         self.agreed = true;
         self.highest = wall;
+        self.accepted = self.accepted.max(said).saturating_add(1);
     }
 
     /// What is to be kept in the store.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        Mark { at: self.mark, stops: self.stops.clone(), highest: self.highest }
+        let (at, stops, highest) = (self.mark, self.stops.clone(), self.highest);
+        Mark { at, stops, highest, accepted: self.accepted }
     }
 
     /// What the wall clock is expected to show.

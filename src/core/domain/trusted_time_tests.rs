@@ -46,7 +46,7 @@ fn a_jump_ahead_while_running_moves_nothing_until_it_is_accepted() {
     let standing = time.standing(at(YEAR + 100));
     assert_eq!(standing.doubt, Some(Doubt::Ahead(up(YEAR + 100 - 3701))));
     assert_eq!(time.reading(at(YEAR + 100)).horizon, at(YEAR + 100));
-    time.accept(at(YEAR + 100), up(3701));
+    time.accept(0, at(YEAR + 100), up(3701));
     assert_eq!(earliest(&mut time, at(YEAR + 101), 3702), at(YEAR + 101));
     assert_eq!(time.standing(at(YEAR + 101)).doubt, None);
 }
@@ -63,7 +63,7 @@ fn a_jump_ends_its_doubt_when_the_clock_comes_back() {
     assert!(standing.has_been_ahead());
     assert_eq!(time.reading(at(7300)).horizon, at(7200 + YEAR));
     assert_eq!(time.reading(at(7300)).latest, at(7300));
-    time.accept(at(7300), up(7300));
+    time.accept(0, at(7300), up(7300));
     assert!(!time.standing(at(7300)).has_been_ahead());
 }
 
@@ -131,7 +131,7 @@ fn a_long_stop_delays_and_does_not_stop() {
         assert_eq!(earliest(&mut time, at((30 + day) * DAY), day * DAY), at(day * DAY));
     }
     assert!(time.standing(at(70 * DAY)).doubt.is_some());
-    time.accept(at(70 * DAY), up(40 * DAY));
+    time.accept(0, at(70 * DAY), up(40 * DAY));
     assert_eq!(earliest(&mut time, at(70 * DAY + 1), 40 * DAY + 1), at(70 * DAY + 1));
 }
 
@@ -203,7 +203,7 @@ fn a_mark_is_read_as_it_was_written() {
     let text = serde_json::to_string(&mark).unwrap();
     assert_eq!(serde_json::from_str::<Mark>(&text).unwrap(), mark);
     let bare: Mark = serde_json::from_str(r#"{"at":7}"#).unwrap();
-    assert_eq!(bare, Mark { at: UnixTime(7), stops: Vec::new(), highest: UnixTime(0) });
+    assert_eq!(bare, Mark { at: UnixTime(7), ..Mark::default() });
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn no_revocation_is_forgotten_before_its_token_has_truly_ended() {
                             .iter_mut()
                             .for_each(|token| token.revoked_until = token.revoked_until.max(until));
                     }
-                    world.time.accept(wall, uptime);
+                    world.time.accept(0, wall, uptime);
                 }
                 // A sign-in.
                 8..=9 => {
@@ -335,4 +335,63 @@ fn no_revocation_is_forgotten_before_its_token_has_truly_ended() {
     }
     // Delayed, not stopped.
     assert!(forgotten > 200, "{forgotten}");
+}
+
+/// A mark that is this many days old, after so many words of an operator.
+fn marked(days: u64, accepted: u64) -> Mark {
+    Mark { at: at(days * DAY), highest: at(days * DAY), accepted, ..Mark::default() }
+}
+
+#[test]
+fn of_two_marks_the_later_holds_and_an_operators_word_before_both() {
+    assert_eq!(marked(3, 0).merged(marked(2, 0)), marked(3, 0));
+    assert_eq!(marked(2, 0).merged(marked(3, 0)), marked(3, 0));
+    assert_eq!(marked(3, 0).merged(marked(2, 1)), marked(2, 1), "it was ahead, and an operator has said so");
+    assert_eq!(marked(2, 1).merged(marked(3, 0)), marked(2, 1));
+    let shown = Mark { highest: at(9 * DAY), ..marked(1, 0) };
+    assert_eq!(shown.merged(marked(2, 0)).highest, at(9 * DAY), "what any clock of ours has shown");
+}
+
+#[test]
+fn a_mark_of_another_gateway_is_gone_on_from_and_no_second_counts_twice() {
+    let (day, hour) = (DAY, 3600);
+    // Both began with the same mark; this one began later, and takes the time in between for a stop.
+    let stored = marked(10, 0);
+    let mut late = TrustedTime::start(Some(stored.clone()), None, at(10 * day + hour), up(500));
+    assert_eq!(late.mark().stops.len(), 1);
+    late.observe(at(10 * day + hour + 60), up(560));
+    let other = Mark { at: at(10 * day + hour + 60), ..stored };
+    late.adopt(other.clone(), up(560));
+    assert_eq!(late.mark(), Mark { highest: late.mark().highest, ..other.clone() }, "there was no stop");
+    late.observe(at(10 * day + hour + 160), up(660));
+    assert_eq!(late.mark().at, at(10 * day + hour + 160), "a hundred seconds, once");
+    // What is older changes nothing.
+    let before = late.mark();
+    late.adopt(other, up(660));
+    assert_eq!(late.mark(), before);
+}
+
+/// However often three gateways take marks from one another, the mark moves with the uptime.
+#[test]
+fn three_gateways_do_not_drive_the_mark() {
+    let mut stored = marked(10, 0);
+    let begin = |uptime| TrustedTime::start(Some(marked(10, 0)), None, at(10 * DAY), up(uptime));
+    let mut all = [begin(1000), begin(77), begin(500_000)];
+    let uptimes = [1000, 77, 500_000];
+    for second in 1..=3600 {
+        for (time, uptime) in all.iter_mut().zip(uptimes) {
+            let wall = at(10 * DAY + second);
+            time.observe(wall, up(uptime + second));
+            if second % 7 == uptime % 7 {
+                let before = stored.at;
+                time.adopt(stored, up(uptime + second));
+                stored = time.mark();
+                assert!(stored.at >= before, "it never goes back");
+            }
+        }
+    }
+    for time in all {
+        let behind = time.mark().at.until(at(10 * DAY + 3600));
+        assert_eq!((behind, at(10 * DAY + 3600).until(time.mark().at)), (Duration::ZERO, Duration::ZERO));
+    }
 }

@@ -26,6 +26,7 @@ use crate::domain::block::AddressBlock;
 use crate::domain::connection::Connection;
 use crate::domain::email::{EmailAddress, InvalidEmail};
 use crate::domain::groups::InvalidGroups;
+use crate::domain::guesses::Guesses;
 use crate::domain::lease::LeaseHolder;
 use crate::domain::mail::{Connected, Facts, Letter, Mail, MailedLink};
 use crate::domain::mail_cap::Caps;
@@ -70,6 +71,8 @@ pub struct AccountSettings {
     /// How long an entry of the revocation set about tokens of ours is kept: as long as the longest of
     /// them can be accepted, leeway included.
     pub revocation_life: Duration,
+    /// The delays between guesses; `None`: there are none.
+    pub guesses: Option<Guesses>,
     /// The rate limit of a mailbox, for letters that a requester without a session can ask for.
     pub letters: Caps,
 }

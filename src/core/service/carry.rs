@@ -1,8 +1,9 @@
 //! Carrying a session from the host of `public_url` to another host: begin, leave, take. What the texts in between are
 //! bound to is in [`crate::domain::carry`].
 //!
-//! A code is in the memory of this process until it is used, for a minute at most; a restart voids it, and the browser
-//! then makes one more turn. It is in no log: only its hash is kept, and it travels in a query, which is not logged.
+//! A code is kept until it is used, for a minute at most: in the memory of this process, where a restart voids it and the
+//! browser then makes one more turn; and among the notes of a store that several gateways share, since the browser may
+//! bring it to any of them. It is in no log: only its hash is kept, and it travels in a query, which is not logged.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::domain::account::UserId;
@@ -20,7 +22,7 @@ use crate::domain::redirect::Location;
 use crate::domain::return_to::{BESIDE_APPS, ReturnReach, ReturnTarget};
 use crate::domain::session::SessionId;
 use crate::domain::time::UnixTime;
-use crate::ports::{Clock, Entropy};
+use crate::ports::{Clock, Entropy, NoteKey, NoteKind, NotePut, SharedNotes, Store, StoreError};
 
 /// The most codes at once, of all sessions together: some megabytes.
 const MAX_CODES: usize = 10_000;
@@ -71,6 +73,29 @@ pub struct CarryRefused {
     pub target: Option<ReturnTarget>,
 }
 
+/// A code as the gateways over one store share it.
+#[derive(Serialize, Deserialize)]
+struct SharedCode {
+    nonce: TokenHash,
+    origin: String,
+    user: UserId,
+    session: SessionId,
+    target: String,
+    was_cleartext: bool,
+    made_at: UnixTime,
+}
+
+impl SharedCode {
+    /// The code, where the configuration of this gateway still names its target.
+    fn read(body: &[u8], settings: &BrowserSettings) -> Option<Code> {
+        let SharedCode { nonce, origin, user, session, target, was_cleartext, made_at } =
+            serde_json::from_slice(body).ok()?;
+        let carried = Carried { user, session, target: ReturnTarget::parse(&target, settings)? };
+        let origin = NamedOrigin::parse(&origin)?;
+        Some(Code { nonce, origin, carried, was_cleartext, made_at, number: 0 })
+    }
+}
+
 struct Code {
     nonce: TokenHash,
     origin: NamedOrigin,
@@ -92,14 +117,20 @@ pub struct SessionCarrier {
     key: Arc<ServerKey>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    store: Arc<dyn Store>,
     codes: Mutex<Codes>,
 }
 
 impl SessionCarrier {
-    /// One for the process: codes are in its memory.
+    /// One for the process: codes are in its memory, unless other gateways share `store`.
     #[must_use]
-    pub fn new(key: Arc<ServerKey>, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> SessionCarrier {
-        SessionCarrier { key, clock, entropy, codes: Mutex::default() }
+    pub fn new(
+        key: Arc<ServerKey>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        store: Arc<dyn Store>,
+    ) -> SessionCarrier {
+        SessionCarrier { key, clock, entropy, store, codes: Mutex::default() }
     }
 
     /// Begins a sign-in that `origin` asks for. `nonce` is the cookie that the request brought; a good one is used
@@ -123,19 +154,22 @@ impl SessionCarrier {
     /// Where a browser goes that is signed in on the host of `public_url`. With a good `parameter` that the target's own
     /// host made, a code takes the session along. Without one the browser goes to the target as it is; if its host has no
     /// session, that host asks for one.
-    #[must_use]
-    pub fn leave(
+    ///
+    /// # Errors
+    /// [`StoreError`]: the code could not be written where other gateways read it.
+    pub async fn leave(
         &self,
         user: UserId,
         session: SessionId,
         target: &ReturnTarget,
         parameter: Option<&str>,
-    ) -> Location {
+    ) -> Result<Location, StoreError> {
         let now = self.clock.now();
         let request = parameter.and_then(|text| CarryRequest::read(&self.key, text, now));
-        match (target.reach(), request) {
+        Ok(match (target.reach(), request) {
             (ReturnReach::Carried, Some(request)) if request.origin == *target.origin() => {
-                let code = self.code(request, Carried { user, session, target: target.clone() }, now);
+                let carried = Carried { user, session, target: target.clone() };
+                let code = self.code(request, carried, now).await?;
                 let origin = target.origin();
                 // Base64url, and an origin that was parsed: always a location.
                 Location::new(format!("{origin}{BESIDE_APPS}/carry?code={code}"))
@@ -143,16 +177,33 @@ impl SessionCarrier {
             }
             (ReturnReach::Public, _) => self.mark(target),
             (ReturnReach::Carried | ReturnReach::Outside, _) => target.location().clone(),
-        }
+        })
     }
 
     /// Takes a code that came to `host` ([`crate::domain::request::Host::name`]) with the nonce cookie `nonce`. It is void
-    /// after this, whatever comes of it.
+    /// after this, whatever comes of it. `settings` are those in force.
     ///
     /// # Errors
-    /// [`CarryRefused`].
-    pub fn take(&self, code: &str, host: &str, nonce: Option<&str>) -> Result<Carried, CarryRefused> {
-        let found = self.codes().by_hash.remove(&TokenHash::of(code.as_bytes()));
+    /// [`StoreError`]: it is not known whether it is one. [`CarryRefused`].
+    pub async fn take(
+        &self,
+        code: &str,
+        host: &str,
+        nonce: Option<&str>,
+        settings: &BrowserSettings,
+    ) -> Result<Result<Carried, CarryRefused>, StoreError> {
+        let hash = TokenHash::of(code.as_bytes());
+        let found = match self.store.shared_notes() {
+            Some(notes) => {
+                let taken = notes.take_note(note_of(&hash)).await?;
+                taken.and_then(|body| SharedCode::read(&body, settings))
+            }
+            None => self.codes().by_hash.remove(&hash),
+        };
+        Ok(self.taken(found, host, nonce))
+    }
+
+    fn taken(&self, found: Option<Code>, host: &str, nonce: Option<&str>) -> Result<Carried, CarryRefused> {
         let checked = self.check(found.as_ref(), host, nonce);
         // On another host its target says nothing: it is of the host that the code was for.
         let here = found.filter(|code| code.origin.host == host).map(|code| code.carried);
@@ -196,16 +247,21 @@ impl SessionCarrier {
         Some(carry::read_mark(&self.key, host, mark, self.clock.now()))
     }
 
-    fn code(&self, request: CarryRequest, carried: Carried, now: UnixTime) -> String {
+    async fn code(
+        &self,
+        request: CarryRequest,
+        carried: Carried,
+        now: UnixTime,
+    ) -> Result<String, StoreError> {
         let text = URL_SAFE_NO_PAD.encode(*self.random());
-        let mut codes = self.codes();
-        codes.make_room(carried.session, now);
-        codes.made += 1;
-        let number = codes.made;
+        let hash = TokenHash::of(text.as_bytes());
         let CarryRequest { origin, nonce, was_cleartext, .. } = request;
-        let code = Code { nonce, origin, carried, was_cleartext, made_at: now, number };
-        codes.by_hash.insert(TokenHash::of(text.as_bytes()), code);
-        text
+        let code = Code { nonce, origin, carried, was_cleartext, made_at: now, number: 0 };
+        match self.store.shared_notes() {
+            Some(notes) => share(notes, &hash, &code).await?,
+            None => self.codes().insert(hash, code),
+        }
+        Ok(text)
     }
 
     fn random(&self) -> Zeroizing<[u8; 32]> {
@@ -220,7 +276,37 @@ impl SessionCarrier {
     }
 }
 
+/// Where the code of this hash is kept among shared notes.
+fn note_of(hash: &TokenHash) -> NoteKey {
+    NoteKey { kind: NoteKind::Carry, hash: hash.0 }
+}
+
+async fn share(notes: &dyn SharedNotes, hash: &TokenHash, code: &Code) -> Result<(), StoreError> {
+    let Code { nonce, origin, carried, was_cleartext, made_at, .. } = code;
+    let Carried { user, session, target } = carried;
+    let shared = SharedCode {
+        nonce: *nonce,
+        origin: origin.to_string(),
+        user: *user,
+        session: *session,
+        target: target.as_str().to_owned(),
+        was_cleartext: *was_cleartext,
+        made_at: *made_at,
+    };
+    let unwritten = |error: serde_json::Error| StoreError::Unavailable(error.to_string());
+    let body = serde_json::to_vec(&shared).map_err(unwritten)?;
+    let put = NotePut { key: note_of(hash), before: None, body, life: CODE_LIFE };
+    // There is no other of the same randomness.
+    notes.put_notes(vec![put]).await.map(drop)
+}
+
 impl Codes {
+    fn insert(&mut self, hash: TokenHash, code: Code) {
+        self.make_room(code.carried.session, code.made_at);
+        self.made += 1;
+        self.by_hash.insert(hash, Code { number: self.made, ..code });
+    }
+
     /// Removes what is over, and what is in the way of one more code of `session`.
     fn make_room(&mut self, session: SessionId, now: UnixTime) {
         let of_session = self.by_hash.values().filter(|code| code.carried.session == session).count();

@@ -9,14 +9,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::domain::lease::{Lease, LeaseHolder, LeaseSubject};
 use crate::domain::time::UnixTime;
 use crate::domain::trusted_time::{ClockReading, ClockState, Doubt, Mark, NEAR, TrustedTime};
-use crate::ports::{Change, Clock, CommitError, Store, StoreError};
+use crate::ports::{Change, Clock, CommitError, Precondition, Store, StoreError};
 use crate::service::revoke::{Revoke, RevokeError};
 
 /// How often the mark is written, beside the start, the stop and whenever there is news: every write makes the file of
 /// the store grow. After a kill it lags by no more, which the next start takes for a stop.
 pub const WRITE: Duration = Duration::from_secs(600);
+/// How often the mark is read that other gateways over the same store have written.
+const READ: Duration = Duration::from_secs(10);
+/// For how long the mark is one gateway's to read and write. A gateway that was paused in between writes nothing.
+const TURN: Duration = Duration::from_secs(10);
+/// How long an operator's word waits at most for another gateway that writes the mark.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a doubt that lasts is told again.
 const REMIND: Duration = Duration::from_secs(3600);
 
@@ -31,6 +38,8 @@ pub struct ClockLog {
     /// Whether it was said, since the start or the last doubt, that the clock once showed a moment that is to come.
     ahead: bool,
     written: Option<(Mark, Duration)>,
+    /// When the mark was last read that others may have written.
+    read: Option<Duration>,
 }
 
 impl ClockLog {
@@ -67,6 +76,8 @@ impl ClockLog {
 pub struct GuardedClock {
     wall: Arc<dyn Clock>,
     uptime: Uptime,
+    /// This gateway, as one of those that write the mark.
+    holder: LeaseHolder,
     time: Mutex<TrustedTime>,
     /// The latest moment that any reader was given, in seconds.
     highest: AtomicU64,
@@ -94,7 +105,7 @@ impl Clock for GuardedClock {
 }
 
 impl GuardedClock {
-    /// Takes up the mark of `store`. `wall` is the clock that may be wrong.
+    /// Takes up the mark of `store`. `wall` is the clock that may be wrong, `holder` this gateway.
     ///
     /// # Errors
     /// [`StoreError`]: the mark, or what stands in for it in a store that has none, cannot be read.
@@ -102,6 +113,7 @@ impl GuardedClock {
         wall: Arc<dyn Clock>,
         uptime: Uptime,
         store: &dyn Store,
+        holder: LeaseHolder,
     ) -> Result<Arc<GuardedClock>, StoreError> {
         let stored = store.clock_mark().await?;
         let last = match &stored {
@@ -111,7 +123,7 @@ impl GuardedClock {
         let now = wall.now();
         let time = TrustedTime::start(stored, last, now, uptime());
         let (highest, time) = (AtomicU64::new(now.0), Mutex::new(time));
-        Ok(Arc::new(GuardedClock { wall, uptime, time, highest, log: Mutex::default() }))
+        Ok(Arc::new(GuardedClock { wall, uptime, holder, time, highest, log: Mutex::default() }))
     }
 
     /// How the clock stands.
@@ -127,6 +139,7 @@ impl GuardedClock {
     /// # Errors
     /// [`StoreError`]: the mark was not written; it is tried again at the next call.
     pub async fn tick(&self, store: &dyn Store) -> Result<(), StoreError> {
+        self.follow_others(store).await?;
         let (standing, mark, uptime) = {
             let (time, wall, uptime) = self.look();
             (time.standing(wall), time.mark(), uptime)
@@ -147,18 +160,78 @@ impl GuardedClock {
         }
     }
 
-    /// Writes the mark; the last thing before the store is closed.
+    /// Takes up what other gateways over the same store have written of the mark, such as an operator's word.
+    async fn follow_others(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let uptime = (self.uptime)();
+        let is_due = |log: &ClockLog| log.read.is_none_or(|at| uptime.saturating_sub(at) >= READ);
+        if store.shared_notes().is_none() || !is_due(&self.log()) {
+            return Ok(());
+        }
+        self.log().read = Some(uptime);
+        if let Some(stored) = store.clock_mark().await? {
+            self.adopt(stored, uptime);
+        }
+        Ok(())
+    }
+
+    /// `stored` was read when the uptime was no less than `uptime`.
+    fn adopt(&self, stored: Mark, uptime: Duration) {
+        let mut time = self.lock();
+        // The mark is moved to the present before it is compared.
+        time.observe(self.wall.now(), (self.uptime)());
+        let before = time.mark();
+        time.adopt(stored, uptime);
+        if before.accepted != time.mark().accepted {
+            // No clock has shown a later moment since, as far as the operator says.
+            self.highest.store(self.wall.now().0, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes the mark, unless another gateway does so at this moment; the last thing before the store is closed.
     ///
     /// # Errors
     /// [`StoreError`]: the mark was not written.
     pub async fn write(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let Some(lease) = store.claim(LeaseSubject::ClockMark, self.holder, TURN).await? else {
+            return Ok(());
+        };
+        let outcome = self.write_under(store, lease).await;
+        store.release(lease).await?;
+        outcome
+    }
+
+    /// Writes what holds of the stored mark and this one. Only under the lease: of two gateways that read at the same
+    /// moment, the later writer would take the mark back.
+    async fn write_under(&self, store: &dyn Store, lease: Lease) -> Result<(), StoreError> {
+        let asked = (self.uptime)();
+        if let Some(stored) = store.clock_mark().await? {
+            self.adopt(stored, asked);
+        }
         let (mark, uptime) = {
             let (time, _, uptime) = self.look();
             (time.mark(), uptime)
         };
-        store.commit(vec![Change::PutClockMark(mark.clone())]).await.map_err(CommitError::of_the_store)?;
+        match store.commit(put_under(lease, mark.clone())).await {
+            Ok(_) => {}
+            // Another gateway has taken over meanwhile, and writes it.
+            Err(error) => return error.unless_overtaken(),
+        }
         self.log().written = Some((mark, uptime));
         Ok(())
+    }
+
+    /// The lease of the mark, once no other gateway has it.
+    async fn turn(&self, store: &dyn Store) -> Result<Lease, StoreError> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(lease) = store.claim(LeaseSubject::ClockMark, self.holder, TURN).await? {
+                return Ok(lease);
+            }
+            if tokio::time::Instant::now() >= until {
+                return Err(StoreError::Unavailable("another replica has the mark of the clock".to_owned()));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// The operator says that the wall clock is right: durable when it returns. Returns how it stood before.
@@ -166,19 +239,27 @@ impl GuardedClock {
     /// # Errors
     /// [`StoreError`]; then the clock stands as it did.
     pub async fn accept(&self, store: &dyn Store) -> Result<ClockState, StoreError> {
+        let lease = self.turn(store).await?;
+        let outcome = self.accept_under(store, lease).await;
+        store.release(lease).await?;
+        outcome
+    }
+
+    async fn accept_under(&self, store: &dyn Store, lease: Lease) -> Result<ClockState, StoreError> {
+        let said = store.clock_mark().await?.unwrap_or_default().accepted;
         let (before, mark) = {
             let (time, wall, uptime) = self.look();
             let mut accepted = time.clone();
-            accepted.accept(wall, uptime);
+            accepted.accept(said, wall, uptime);
             (time.standing(wall), accepted.mark())
         };
-        store.commit(vec![Change::PutClockMark(mark)]).await.map_err(CommitError::of_the_store)?;
+        store.commit(put_under(lease, mark)).await.map_err(CommitError::of_the_store)?;
         {
             let (wall, uptime) = (self.wall.now(), (self.uptime)());
             // Should the clock have jumped in between, that was not what the operator saw.
             let mut time = self.lock();
             if before.wall.until(wall) <= NEAR && wall.until(before.wall) <= NEAR {
-                time.accept(wall, uptime);
+                time.accept(said, wall, uptime);
                 self.highest.store(wall.0, Ordering::Relaxed);
             }
         }
@@ -213,6 +294,11 @@ impl GuardedClock {
     fn log(&self) -> MutexGuard<'_, ClockLog> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Writes the mark as long as no other gateway has the lease.
+fn put_under(lease: Lease, mark: Mark) -> Vec<Change> {
+    vec![Change::Require(Precondition::LeaseStands(lease)), Change::PutClockMark(mark)]
 }
 
 /// The clock as its operator handles it.

@@ -14,6 +14,7 @@ mod establish;
 mod import;
 mod notices;
 mod refresh;
+mod refresh_lease;
 mod reseal;
 mod returned_lately;
 mod seal;

@@ -16,6 +16,10 @@ pub(super) const TERM: Duration = Duration::from_secs(60);
 const MARGIN: Duration = Duration::from_secs(5);
 /// A lease whose work goes on is extended after this part of its term.
 const EXTEND_AFTER: u32 = 3;
+/// The first and the longest pause between two asks for a lease that another gateway has: it is often over within
+/// milliseconds, and then the next holder must not sleep.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// When an extension is tried again that the store did not answer.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
@@ -42,6 +46,24 @@ pub(super) struct HeldLease {
     /// Counted from before the store was asked, so the store's term ends no earlier.
     stop_at: Instant,
     extend_at: Instant,
+}
+
+/// The pauses between asks for what another gateway has: short ones first.
+#[derive(Debug)]
+pub(super) struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Pauses {
+        Pauses(FIRST_PAUSE)
+    }
+}
+
+impl Pauses {
+    /// Sleeps for the next of them.
+    pub(super) async fn pause(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (2 * self.0).min(LONGEST_PAUSE);
+    }
 }
 
 impl HeldLease {
@@ -78,6 +100,28 @@ impl Leases {
         let asked = Instant::now();
         let lease = self.store.claim(subject, self.holder, TERM).await?;
         Ok(lease.map(|lease| HeldLease::new(lease, asked)))
+    }
+
+    /// A lease for `subject`, waited for while another gateway has it, for `patience` at the most; `None`: that one still has
+    /// it.
+    ///
+    /// # Errors
+    /// As [`Leases::claim`].
+    pub(super) async fn claim_within(
+        &self,
+        subject: LeaseSubject,
+        patience: Duration,
+    ) -> Result<Option<HeldLease>, StoreError> {
+        let (until, mut pauses) = (Instant::now() + patience, Pauses::default());
+        loop {
+            if let Some(held) = self.claim(subject).await? {
+                return Ok(Some(held));
+            }
+            if Instant::now() >= until {
+                return Ok(None);
+            }
+            pauses.pause().await;
+        }
     }
 
     /// The same lease, extended by its whole term. `None`: another gateway had it meanwhile, or has it.

@@ -44,6 +44,7 @@ pub mod rotate;
 pub mod session_cookies;
 pub mod session_uses;
 pub mod sessions;
+pub mod shared_guesses;
 pub mod sign_in;
 pub mod storage;
 pub mod successor_uses;

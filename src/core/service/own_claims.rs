@@ -2,7 +2,10 @@
 //! first start of a store that an earlier program has written.
 //!
 //! It goes account by account, each in a commit of its own, so a start that is killed leaves some of them done and the
-//! next one does the rest. What does not fit is found, and named, again then.
+//! next one does the rest. What does not fit is found, and named, again then. Of several gateways that start at once over
+//! one store, one does it under a lease, and the others wait for it.
+
+use std::time::Duration;
 
 use super::accounts::{AccountError, Accounts};
 use super::caller::Source;
@@ -10,11 +13,14 @@ use super::noted::About;
 use super::retry::Decision;
 use crate::domain::account::{User, UserId};
 use crate::domain::audit::{Action, Outcome};
+use crate::domain::lease::LeaseSubject;
 use crate::domain::own_claims::UnfitClaim;
 use crate::ports::{Change, Upgrade};
 
 /// How many accounts are read at a time.
 const PAGE: usize = 256;
+/// How often it is looked whether another gateway is done with it.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// What was taken over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,10 +46,36 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::Store`] or [`AccountError::Conflict`]; then the next call goes on with it.
     pub async fn take_over_claims(&self) -> Result<TakenOver, AccountError> {
-        let mut done = TakenOver::default();
-        if self.store.is_upgraded(Upgrade::ReservedClaims).await? {
-            return Ok(done);
+        loop {
+            if self.store.is_upgraded(Upgrade::ReservedClaims).await? {
+                return Ok(TakenOver::default());
+            }
+            // However long it takes another gateway: nothing is served before it is done.
+            let Some(mut held) = self.leases.claim_within(LeaseSubject::Upgrades, BETWEEN_LOOKS).await?
+            else {
+                continue;
+            };
+            // It may have been done before this gateway had the lease.
+            let done = match self.store.is_upgraded(Upgrade::ReservedClaims).await {
+                Ok(true) => Ok(Some(Ok(TakenOver::default()))),
+                Ok(false) => {
+                    let lease = held.require();
+                    self.leases.run(&mut held, self.take_over_all(lease)).await
+                }
+                Err(error) => Err(error),
+            };
+            self.leases.release(&held).await;
+            match done? {
+                // Another gateway has taken over, or finished it.
+                None | Some(Err(AccountError::Conflict)) => {}
+                Some(outcome) => return outcome,
+            }
         }
+    }
+
+    /// Under the lease that `lease` requires.
+    async fn take_over_all(&self, lease: Change) -> Result<TakenOver, AccountError> {
+        let mut done = TakenOver::default();
         let mut after = None;
         loop {
             let page = self.store.users(after, PAGE).await?;
@@ -56,7 +88,7 @@ impl Accounts {
                 self.tell_of_claims(user.id, &outcomes);
             }
         }
-        self.store.commit(vec![Change::Upgraded(Upgrade::ReservedClaims)]).await?;
+        self.store.commit(vec![lease, Change::Upgraded(Upgrade::ReservedClaims)]).await?;
         Ok(done)
     }
 

@@ -159,6 +159,9 @@ impl Accounts {
         let may_be_right = shared.as_deref().is_none_or(|shared| {
             self.limiter.attempt_on_account(Limited::Login, client.address, shared).is_ok()
         });
+        let guess =
+            self.begin_guess(Limited::Login, client, (counted, shared.as_deref()), requester.known).await?;
+        let is_early = !may_be_right || guess.is_too_early;
         let stored = found.as_ref().and_then(|found| found.password.as_ref());
         let checked = match self.passwords.check(password.clone(), stored, requester).await {
             Ok(checked) => checked,
@@ -167,6 +170,7 @@ impl Accounts {
                 counters()
                     .take(1 + usize::from(may_be_right))
                     .for_each(|name| self.limiter.not_tried(Limited::Login, client.address, name));
+                self.take_guess_back(&guess).await;
                 return Err(busy.into());
             }
         };
@@ -174,20 +178,21 @@ impl Accounts {
             counters()
                 .take(1 + usize::from(may_be_right))
                 .for_each(|name| self.limiter.failed(Limited::Login, client.address, name));
+            self.guess_failed(&guess).await;
             self.note(&Source::Client(client), Action::Login, Outcome::Denied, about);
             // After the event, so that writing it does not compete with the answer.
             jitter(&*self.entropy).await;
             Err(AccountError::InvalidCredentials)
         };
         let found = match found {
-            Some(found) if checked.matches && may_be_right && !found.awaits_verification => found,
+            Some(found) if checked.matches && !is_early && !found.awaits_verification => found,
             // An address that is not verified looks like a wrong password: otherwise, a password of one's own choice,
             // sent with a registration, would tell whether the address had an account before.
             Some(found) => {
-                let reason = match (may_be_right, checked.matches) {
-                    (false, _) => "too_many_attempts",
-                    (true, true) => "email_not_verified",
-                    (true, false) => "wrong_password",
+                let reason = match (is_early, checked.matches) {
+                    (true, _) => "too_many_attempts",
+                    (false, true) => "email_not_verified",
+                    (false, false) => "wrong_password",
                 };
                 return denied(About::user(found.user).because(reason)).await;
             }
@@ -195,6 +200,7 @@ impl Accounts {
         };
         counters().for_each(|name| self.limiter.succeeded(Limited::Login, client.address, name));
         self.limiter.give_back(Limited::Login, client.address);
+        self.guess_succeeded(&guess).await;
         // A hash that is out of date is renewed while the password is at hand. When the threads that hash are busy, the
         // next sign-in does it.
         let owner = Requester { known: true, ..requester };

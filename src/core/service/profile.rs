@@ -10,6 +10,7 @@ use super::retry::Decision;
 use super::sign_in::Granted;
 use crate::domain::account::User;
 use crate::domain::audit::{Action, Outcome};
+use crate::domain::block::AddressBlock;
 use crate::domain::browser::CookiePlace;
 use crate::domain::email::EmailAddress;
 use crate::domain::mail::{Facts, Letter};
@@ -281,18 +282,23 @@ impl Accounts {
     ) -> Result<bool, AccountError> {
         let account = user.id.to_string();
         self.limiter.attempt(Limited::ConfirmPassword, client.address, Some(&account))?;
+        let is_known = self.key.is_known_block(user, AddressBlock::of(client.address));
+        let guess = self.begin_guess(Limited::ConfirmPassword, client, (&account, None), is_known).await?;
         let owner = self.owner(client, user);
         match self.passwords.check(password, user.password.as_ref(), owner).await {
             Ok(checked) if checked.matches => {
                 self.limiter.succeeded(Limited::ConfirmPassword, client.address, &account);
+                self.guess_succeeded(&guess).await;
                 Ok(true)
             }
             Ok(_) => {
                 self.limiter.failed(Limited::ConfirmPassword, client.address, &account);
+                self.guess_failed(&guess).await;
                 Ok(false)
             }
             Err(busy) => {
                 self.limiter.not_tried(Limited::ConfirmPassword, client.address, &account);
+                self.take_guess_back(&guess).await;
                 Err(busy.into())
             }
         }

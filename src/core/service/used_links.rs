@@ -3,14 +3,15 @@
 //!
 //! A link that is used up looks like one that never was, and so it must to strangers: that it was used says something
 //! of an account. Told are the browser that used it, by a cookie that it was given when it opened the page, and a
-//! browser that is signed in to the account of the link. Both must have the token, too. In memory and bounded: what is
-//! forgotten, or was used at another replica, is told as a link that is not good.
+//! browser that is signed in to the account of the link. Both must have the token, too. Bounded: in memory, or among the
+//! notes of a store that several gateways share. What is forgotten is told as a link that is not good.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::accounts::Accounts;
@@ -19,6 +20,7 @@ use crate::domain::account::UserId;
 use crate::domain::link::Purpose;
 use crate::domain::opaque::TokenHash;
 use crate::domain::time::UnixTime;
+use crate::ports::{NoteKey, NoteKind, NotePut, SharedNotes, StoreError};
 
 /// How many are remembered; the one that was used first makes room.
 const MOST: usize = 4096;
@@ -27,6 +29,7 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// The length of a [`Accounts::browser_mark`], in characters.
 const MARK: usize = 43;
 
+#[derive(Serialize, Deserialize)]
 struct UsedLink {
     /// Of its token.
     hash: TokenHash,
@@ -69,16 +72,44 @@ impl UsedLinks {
         person: Option<UserId>,
         now: UnixTime,
     ) -> Option<Purpose> {
-        // Also what a clock that was set back has left ahead.
-        let is_live = |link: &&UsedLink| link.at <= now && now < link.at.plus(LIFE);
-        let by_them = |link: &&UsedLink| {
-            let by_browser = link.browser.zip(browser).is_some_and(|(used, asks)| used.is(asks));
-            by_browser || (person.is_some() && link.user == person)
-        };
         let used = self.used();
-        let link = used.iter().filter(is_live).find(|link| link.hash.is(hash) && by_them(link))?;
-        Some(link.purpose)
+        used.iter().find_map(|link| link.told(hash, browser, person, now))
     }
+}
+
+impl UsedLink {
+    /// What it was used for, when it is the one of this hash and the browser or the person may know.
+    fn told(
+        &self,
+        hash: &TokenHash,
+        browser: Option<&TokenHash>,
+        person: Option<UserId>,
+        now: UnixTime,
+    ) -> Option<Purpose> {
+        // Also what a clock that was set back has left ahead.
+        let is_live = self.at <= now && now < self.at.plus(LIFE);
+        let by_browser = self.browser.zip(browser).is_some_and(|(used, asks)| used.is(asks));
+        let by_them = by_browser || (person.is_some() && self.user == person);
+        (is_live && self.hash.is(hash) && by_them).then_some(self.purpose)
+    }
+}
+
+/// Where the link of this hash is kept among shared notes.
+fn note_of(hash: &TokenHash) -> NoteKey {
+    NoteKey { kind: NoteKind::UsedLink, hash: hash.0 }
+}
+
+async fn share(notes: &dyn SharedNotes, link: &UsedLink) -> Result<(), StoreError> {
+    let body = serde_json::to_vec(link).unwrap_or_default();
+    notes
+        .put_notes(vec![NotePut { key: note_of(&link.hash), before: None, body, life: LIFE }])
+        .await
+        .map(drop)
+}
+
+async fn find_shared(notes: &dyn SharedNotes, hash: &TokenHash) -> Result<Option<UsedLink>, StoreError> {
+    let found = notes.notes(&[note_of(hash)]).await?.notes.into_iter().flatten().next();
+    Ok(found.and_then(|note| serde_json::from_slice(&note.body).ok()))
 }
 
 /// The hash of what a browser brought as its mark; `None` when it cannot be one.
@@ -109,21 +140,36 @@ impl Accounts {
 
     /// Notes that the link of this turn was used up for `purpose` by the browser with this mark. `user`: its account,
     /// where it is known.
-    pub fn link_used(&self, turn: &LinkTurn, purpose: Purpose, user: Option<UserId>, browser: Option<&str>) {
+    pub async fn link_used(
+        &self,
+        turn: &LinkTurn,
+        purpose: Purpose,
+        user: Option<UserId>,
+        browser: Option<&str>,
+    ) {
         let (hash, at) = (*turn.0.key(), self.now());
-        self.used_links.note(UsedLink { hash, purpose, user, browser: mark(browser), at });
+        let link = UsedLink { hash, purpose, user, browser: mark(browser), at };
+        let Some(notes) = self.store.shared_notes() else { return self.used_links.note(link) };
+        if let Err(error) = share(notes, &link).await {
+            tracing::debug!(%error, "a link that was used is not remembered");
+        }
     }
 
     /// What the link of this turn was used for within the last day, where the browser that asks may know: it has the mark
-    /// of the one that used it, or `person` is signed in to its account in it. `None` to every other browser, and after a
-    /// restart.
-    #[must_use]
-    pub fn link_was_used(
+    /// of the one that used it, or `person` is signed in to its account in it. `None` to every other browser, and once it
+    /// is forgotten.
+    pub async fn link_was_used(
         &self,
         turn: &LinkTurn,
         browser: Option<&str>,
         person: Option<UserId>,
     ) -> Option<Purpose> {
-        self.used_links.find(turn.0.key(), mark(browser).as_ref(), person, self.now())
+        let (hash, browser, now) = (turn.0.key(), mark(browser), self.now());
+        let Some(notes) = self.store.shared_notes() else {
+            return self.used_links.find(hash, browser.as_ref(), person, now);
+        };
+        // One that cannot be read is told as a link that is not good.
+        let link = find_shared(notes, hash).await.ok().flatten()?;
+        link.told(hash, browser.as_ref(), person, now)
     }
 }

@@ -15,11 +15,12 @@ use super::noted::About;
 use super::retry::Decision;
 use crate::domain::account::{PasswordHash, User, Verification};
 use crate::domain::audit::{Action, Outcome};
-use crate::domain::binding::Binding;
+use crate::domain::binding::{Binding, VerifiedLately};
 use crate::domain::link::Purpose;
 use crate::domain::mail::{Facts, Letter};
+use crate::domain::opaque::TokenHash;
 use crate::domain::password::PasswordOwner;
-use crate::ports::Change;
+use crate::ports::{Change, NoteKey, NoteKind, NotePut};
 
 /// What comes beside the token of a link that verifies an address.
 #[derive(Debug, Default)]
@@ -91,8 +92,7 @@ impl Accounts {
         };
         let (user, registration) = self.retry_on_conflict(&source, decide).await?;
         if let Some(registration) = registration {
-            let mut verified = self.verified_lately.lock().unwrap_or_else(PoisonError::into_inner);
-            verified.note(registration, self.now());
+            self.note_verified(registration).await;
         }
         self.outbox.notify_one();
         let about = About::user(user.id).because(shown.name());
@@ -101,12 +101,34 @@ impl Accounts {
     }
 
     /// Whether the registration that this browser sent last was verified within the last hour, here or elsewhere, and set
-    /// the account's password. It tells no more than a sign-in with that password does. `false` after a restart.
-    #[must_use]
-    pub fn was_verified(&self, browser: &Binding) -> bool {
+    /// the account's password. It tells no more than a sign-in with that password does. `false` once that is forgotten.
+    pub async fn was_verified(&self, browser: &Binding) -> bool {
         let now = self.now();
-        let verified = self.verified_lately.lock().unwrap_or_else(PoisonError::into_inner);
-        browser.latest(now).is_some_and(|registration| verified.has(registration, now))
+        let Some(registration) = browser.latest(now) else { return false };
+        match self.store.shared_notes() {
+            // When they cannot be read, the person signs in.
+            Some(notes) => {
+                let found = notes.notes(&[note_of(registration)]).await;
+                found.is_ok_and(|read| read.notes.iter().any(Option::is_some))
+            }
+            None => {
+                let verified = self.verified_lately.lock().unwrap_or_else(PoisonError::into_inner);
+                verified.has(registration, now)
+            }
+        }
+    }
+
+    /// For the page that waits in the browser which sent this registration, wherever it asks.
+    async fn note_verified(&self, registration: Uuid) {
+        let Some(notes) = self.store.shared_notes() else {
+            let mut verified = self.verified_lately.lock().unwrap_or_else(PoisonError::into_inner);
+            return verified.note(registration, self.now());
+        };
+        let (key, life) = (note_of(registration), VerifiedLately::LIFE);
+        let put = NotePut { key, before: None, body: Vec::new(), life };
+        if let Err(error) = notes.put_notes(vec![put]).await {
+            tracing::debug!(%error, "a verified registration is not remembered");
+        }
     }
 
     /// What `proof` shows about this account.
@@ -176,6 +198,11 @@ impl Accounts {
         user.void_links();
         Ok(changes)
     }
+}
+
+/// Where a verified registration is kept among shared notes.
+fn note_of(registration: Uuid) -> NoteKey {
+    NoteKey { kind: NoteKind::Verified, hash: TokenHash::of(registration.as_bytes()).0 }
 }
 
 impl Shown {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::FutureExt;
 use palisade_core::domain::account::UserId;
 use palisade_core::domain::browser::{BrowserSettings, NamedOrigin, SessionUse};
 use palisade_core::domain::carry::{CarryRequest, Turn};
@@ -11,7 +12,7 @@ use palisade_core::domain::request::Host;
 use palisade_core::domain::return_to::ReturnTarget;
 use palisade_core::domain::session::SessionId;
 use palisade_core::service::carry::{Carried, CarryBegun, CarryFault, SessionCarrier, carried_to};
-use palisade_testing::fakes::{FakeClock, FakeEntropy};
+use palisade_testing::fakes::{FakeClock, FakeEntropy, FakeStore};
 use secrecy::ExposeSecret;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -57,7 +58,8 @@ struct Browser {
 fn world() -> World {
     let clock = Arc::new(FakeClock::default());
     let key = Arc::new(ServerKey::new(Zeroizing::new([9; 32])));
-    let carrier = SessionCarrier::new(key, Arc::clone(&clock) as _, Arc::new(FakeEntropy::default()));
+    let store = Arc::new(FakeStore::default());
+    let carrier = SessionCarrier::new(key, Arc::clone(&clock) as _, Arc::new(FakeEntropy::default()), store);
     World { carrier, clock }
 }
 
@@ -70,7 +72,8 @@ impl World {
 
     fn leave(&self, session: SessionId, target: &str, parameter: Option<&str>) -> String {
         let target = ReturnTarget::parse(target, &settings()).unwrap();
-        self.carrier.leave(ANN, session, &target, parameter).as_str().to_owned()
+        let leaving = self.carrier.leave(ANN, session, &target, parameter).now_or_never();
+        leaving.expect("nothing is waited for").unwrap().as_str().to_owned()
     }
 
     /// The code of a sign-in that `browser` began.
@@ -84,7 +87,8 @@ impl World {
     }
 
     fn take_with(&self, code: &str, host: &str, nonce: Option<&str>) -> Result<Carried, CarryFault> {
-        self.carrier.take(code, host, nonce).map_err(|refused| refused.fault)
+        let taking = self.carrier.take(code, host, nonce, &settings()).now_or_never();
+        taking.expect("nothing is waited for").unwrap().map_err(|refused| refused.fault)
     }
 }
 
@@ -280,4 +284,71 @@ fn only_hosts_that_are_spelled_out_can_ask() {
     for host in ["auth.test", "auth.test:1", "lab.example", "app.test:8443", "x.app.test", "evil.test"] {
         assert_eq!(asked(host), None, "{host}");
     }
+}
+
+/// Two replicas over one store, of one clock.
+fn replicas() -> (Arc<FakeStore>, Arc<FakeClock>, [SessionCarrier; 2]) {
+    let (store, clock) = (Arc::new(FakeStore::shared()), Arc::new(FakeClock::default()));
+    let entropy = Arc::new(FakeEntropy::default());
+    let replica = || {
+        let key = Arc::new(ServerKey::new(Zeroizing::new([9; 32])));
+        SessionCarrier::new(key, Arc::clone(&clock) as _, Arc::clone(&entropy) as _, Arc::clone(&store) as _)
+    };
+    let both = [replica(), replica()];
+    (store, clock, both)
+}
+
+/// Its nonce, and a code of the sign-in that it began.
+async fn signed_in(began: &SessionCarrier, left: &SessionCarrier) -> (String, String) {
+    let begun = began.begin(&origin("https://app.test"), None, false);
+    let target = ReturnTarget::parse("https://app.test/x?y#z", &settings()).unwrap();
+    let url = left.leave(ANN, SESSION, &target, Some(&begun.parameter)).await.unwrap();
+    let (_, code) = url.as_str().split_once("/.palisade/carry?code=").unwrap();
+    (begun.new_nonce.unwrap().value().expose_secret().to_owned(), code.to_owned())
+}
+
+#[tokio::test]
+async fn a_code_is_taken_at_another_replica_than_the_one_that_made_it_and_once() {
+    let (_, clock, [one, other]) = replicas();
+    let (nonce, code) = signed_in(&other, &one).await;
+    let carried = other.take(&code, "app.test", Some(&nonce), &settings()).await.unwrap().unwrap();
+    assert_eq!((carried.user, carried.session), (ANN, SESSION));
+    assert_eq!(carried.target.as_str(), "https://app.test/x?y#z");
+    for replica in [&one, &other] {
+        let again = replica.take(&code, "app.test", Some(&nonce), &settings()).await.unwrap();
+        assert_eq!(again.unwrap_err().fault, CarryFault::Over);
+    }
+    let (nonce, late) = signed_in(&one, &other).await;
+    clock.advance(60);
+    let late = one.take(&late, "app.test", Some(&nonce), &settings()).await.unwrap();
+    assert_eq!(late.unwrap_err().fault, CarryFault::Over);
+}
+
+#[tokio::test]
+async fn a_code_among_shared_notes_is_for_its_browser_and_host_and_void_after_one_look() {
+    let (_, _, [one, other]) = replicas();
+    let (nonce, code) = signed_in(&one, &one).await;
+    let (another, _) = signed_in(&one, &one).await;
+    let refused = other.take(&code, "app.test", Some(&another), &settings()).await.unwrap().unwrap_err();
+    assert_eq!(refused.fault, CarryFault::NotForHere);
+    let refused = one.take(&code, "app.test", Some(&nonce), &settings()).await.unwrap().unwrap_err();
+    assert_eq!((refused.fault, refused.target), (CarryFault::Over, None));
+    // A replica whose configuration does not name the target any more sends no browser there.
+    let (nonce, code) = signed_in(&one, &one).await;
+    let without = BrowserSettings { hosts: Vec::new(), ..settings() };
+    let refused = other.take(&code, "app.test", Some(&nonce), &without).await.unwrap().unwrap_err();
+    assert_eq!((refused.fault, refused.target), (CarryFault::Over, None));
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_takes_and_gives_no_code() {
+    let (store, _, [one, other]) = replicas();
+    let (nonce, code) = signed_in(&one, &one).await;
+    store.notes.fail(true);
+    let target = ReturnTarget::parse("https://app.test/", &settings()).unwrap();
+    let begun = one.begin(&origin("https://app.test"), None, false);
+    one.leave(ANN, SESSION, &target, Some(&begun.parameter)).await.unwrap_err();
+    other.take(&code, "app.test", Some(&nonce), &settings()).await.unwrap_err();
+    store.notes.fail(false);
+    assert!(other.take(&code, "app.test", Some(&nonce), &settings()).await.unwrap().is_ok());
 }

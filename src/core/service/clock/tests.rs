@@ -1,8 +1,9 @@
+use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::session::Lifetimes;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
 use palisade_core::domain::trusted_time::PROBATION;
-use palisade_core::ports::{Change, Clock, Store};
+use palisade_core::ports::{Change, Clock, LeaseStore, Store};
 use palisade_core::service::clock::*;
 use palisade_core::service::revoke::{Lives, Revoke, RevokeRequest, Subject};
 use palisade_testing::accounts_world::BROWSER;
@@ -12,8 +13,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use uuid::Uuid;
 
 const YEAR: u64 = 365 * 24 * 3600;
+const HOLDER: LeaseHolder = LeaseHolder(Uuid::from_u128(1));
+const OTHER: LeaseHolder = LeaseHolder(Uuid::from_u128(2));
 
 /// A clock that can be set, an uptime that can be moved, and a store that outlives the process.
 #[derive(Default)]
@@ -27,7 +31,7 @@ impl Machine {
     async fn start(&self) -> Arc<GuardedClock> {
         let uptime = Arc::clone(&self.uptime);
         let read = Box::new(move || Duration::from_secs(uptime.load(Ordering::Relaxed)));
-        let clock = GuardedClock::start(self.wall.clone(), read, &*self.store).await.unwrap();
+        let clock = GuardedClock::start(self.wall.clone(), read, &*self.store, HOLDER).await.unwrap();
         clock.tick(&*self.store).await.unwrap();
         clock
     }
@@ -68,7 +72,7 @@ impl Machine {
 async fn the_mark_is_kept_before_anything_is_served_and_then_now_and_then() {
     let machine = Machine::default();
     let clock = machine.start().await;
-    assert_eq!(machine.kept().await, Mark { at: NOW, stops: Vec::new(), highest: NOW });
+    assert_eq!(machine.kept().await, Mark { at: NOW, highest: NOW, ..Mark::default() });
     for _ in 1..WRITE.as_secs() {
         machine.pass(1);
         clock.tick(&*machine.store).await.unwrap();
@@ -255,7 +259,7 @@ async fn a_clock_that_jumps_while_it_is_accepted_is_not_the_one_that_the_operato
     let (store, year) = (FakeStore::default(), Duration::from_secs(YEAR));
     let seen = NOW.plus(year);
     let wall = Arc::new(Script(Mutex::new(vec![NOW, seen, seen.plus(year)])));
-    let clock = GuardedClock::start(wall, Box::new(|| Duration::ZERO), &store).await.unwrap();
+    let clock = GuardedClock::start(wall, Box::new(|| Duration::ZERO), &store, HOLDER).await.unwrap();
     assert_eq!(clock.accept(&store).await.unwrap().wall, seen);
     assert!(clock.standing().doubt.is_some());
     // What the operator did see is kept.
@@ -345,4 +349,100 @@ async fn a_stop_that_is_believed_is_kept_at_once() {
     machine.pass(1);
     clock.tick(&*machine.store).await.unwrap();
     assert_eq!(machine.kept().await.stops.len(), 0);
+}
+
+/// Three machines over one store, whose uptimes have nothing to do with one another.
+async fn three() -> ([Machine; 3], Vec<Arc<GuardedClock>>) {
+    let store = Arc::new(FakeStore::shared());
+    let machine = |uptime| Machine {
+        store: Arc::clone(&store),
+        uptime: Arc::new(AtomicU64::new(uptime)),
+        ..Machine::default()
+    };
+    let machines = [machine(900_000), machine(17), machine(5_000)];
+    let mut clocks = Vec::new();
+    for (n, machine) in machines.iter().enumerate() {
+        let uptime = Arc::clone(&machine.uptime);
+        let read = Box::new(move || Duration::from_secs(uptime.load(Ordering::Relaxed)));
+        let holder = LeaseHolder(Uuid::from_u128(n as u128 + 10));
+        let clock = GuardedClock::start(machine.wall.clone(), read, &*store, holder).await.unwrap();
+        clock.tick(&*store).await.unwrap();
+        clocks.push(clock);
+        // The next one starts much later, before the mark is written again.
+        machines.iter().for_each(|machine| machine.pass(400));
+    }
+    (machines, clocks)
+}
+
+#[tokio::test]
+async fn three_gateways_keep_one_mark_that_uptime_alone_moves() {
+    let (machines, clocks) = three().await;
+    let mut before = machines[0].kept().await.at;
+    for second in 0..2 * WRITE.as_secs() {
+        for (machine, clock) in machines.iter().zip(&clocks) {
+            machine.pass(1);
+            clock.tick(&*machine.store).await.unwrap();
+            let kept = machine.kept().await.at;
+            assert!(kept >= before, "second {second}: the mark went back");
+            assert!(kept <= machine.wall.now(), "second {second}: the mark ran ahead");
+            before = kept;
+        }
+    }
+    let now = machines[0].wall.now();
+    for clock in &clocks {
+        let standing = clock.standing();
+        assert_eq!((standing.mark, standing.doubt), (now, None));
+        assert_eq!(standing.stops, [], "the others ran in what a later start took for a stop");
+    }
+    assert!(before.until(now) <= WRITE);
+}
+
+#[tokio::test]
+async fn an_operators_word_at_one_gateway_holds_at_all_of_them() {
+    let (machines, clocks) = three().await;
+    machines.iter().for_each(|machine| machine.wall.advance(YEAR));
+    for (machine, clock) in machines.iter().zip(&clocks) {
+        clock.tick(&*machine.store).await.unwrap();
+        assert!(clock.standing().doubt.is_some());
+    }
+    clocks[1].accept(&*machines[1].store).await.unwrap();
+    machines.iter().for_each(|machine| machine.pass(10));
+    for (machine, clock) in machines.iter().zip(&clocks) {
+        clock.tick(&*machine.store).await.unwrap();
+        assert_eq!(clock.standing().doubt, None);
+    }
+    // It was ahead after all: the mark goes back at every gateway, and no gateway brings the old one again.
+    machines.iter().for_each(|machine| machine.wall.set_back(YEAR));
+    let before = clocks[2].accept(&*machines[2].store).await.unwrap();
+    assert!(before.doubt.is_some());
+    for _ in 0..2 * WRITE.as_secs() {
+        for (machine, clock) in machines.iter().zip(&clocks) {
+            machine.pass(1);
+            clock.tick(&*machine.store).await.unwrap();
+        }
+    }
+    for clock in &clocks {
+        let standing = clock.standing();
+        assert_eq!((standing.doubt, standing.has_been_ahead()), (None, false));
+    }
+    assert!(machines[0].kept().await.at <= machines[0].wall.now());
+}
+
+/// A gateway that was paused between its read and its write writes nothing over what its successor has written.
+#[tokio::test]
+async fn a_mark_under_a_lost_lease_is_not_written() {
+    let machine = Machine::default();
+    let clock = machine.start().await;
+    machine.pass(WRITE.as_secs());
+    let before = machine.kept().await;
+    machine.store.take_over_before_commit(LeaseSubject::ClockMark, OTHER);
+    clock.tick(&*machine.store).await.unwrap();
+    assert_eq!(machine.kept().await, before);
+    // While another gateway writes it, it is not waited for, and written later.
+    clock.tick(&*machine.store).await.unwrap();
+    assert_eq!(machine.kept().await, before);
+    let lease = machine.store.claim(LeaseSubject::ClockMark, OTHER, Duration::ZERO).await.unwrap().unwrap();
+    machine.store.release(lease).await.unwrap();
+    clock.tick(&*machine.store).await.unwrap();
+    assert_eq!(machine.kept().await.at, NOW.plus(WRITE));
 }

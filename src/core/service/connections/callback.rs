@@ -2,6 +2,8 @@
 //! consent, and only then exchanges the code. A replay of a callback finds no consent. The browser that began the consent
 //! may reload the page: it is told again what came of it ([`super::returned_lately`]), and nothing is done twice.
 
+use std::time::Duration;
+
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
@@ -11,6 +13,7 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{
     CONSENT_LIFE, Connection, Consent, FaultKind, MAX_REASON, ProviderFailure, clean,
 };
+use crate::domain::lease::LeaseSubject;
 use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Begun;
 use crate::ports::{Change, Limited, Pkce, ProviderFault};
@@ -18,6 +21,8 @@ use crate::service::caller::{Client, OwnedSource};
 use crate::service::noted::About;
 use crate::service::retry::Decision;
 
+/// How long a callback waits at most for another gateway that takes one of the same consent.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The longest words of a provider's for a user, in bytes: one line of a page.
 const MAX_SAID: usize = 200;
 /// What a provider may say went wrong: RFC 6749 §4.1.2.1, and OpenID Connect Core §3.1.2.6.
@@ -49,50 +54,68 @@ impl Connections {
         let (this, who) = (self.clone(), OwnedSource::Client(client.clone()));
         self.spawn(async move {
             let _turn = this.state.returned.turns.turn(id).await;
-            if let Some(returned) = this.returned_before(id, &callback).await? {
-                return Ok(returned);
-            }
-            let (connection, consent) = this.used_up(&callback).await?;
-            let pkce = this.key.code_verifier_of(&callback.state).map(pkce_of);
-            let pkce = pkce.unwrap_or_else(|| this.pkce(&consent));
-            let about = About::connection(connection.user, connection.id);
-            let outcome = match refused(&callback.parameters) {
-                Some(refused) => Err(refused),
-                None => match this.complete(&connection, &consent, callback.parameters, pkce).await {
-                    Ok(connected) => Ok(connected.notes),
-                    // The reason is for operators, who find it in the log and with the connection.
-                    Err(ConnectionError::Provider { kind, .. }) => Err(of_exchange(kind)),
-                    Err(ConnectionError::NotFound | ConnectionError::Revoked) => Err(ConsentRefusal {
-                        word: "ended",
-                        meaning: "the connection was ended meanwhile",
-                        said: None,
-                    }),
-                    Err(error) => {
-                        let about = about.because(error.to_string());
-                        this.note(&who, Action::Connect, Outcome::Failed, about);
-                        return Err(error);
-                    }
-                },
+            // A page that is reloaded may ask another gateway, which waits until this one knows what came of it.
+            let mut held = this.leases.claim_within(LeaseSubject::Consent(id), PATIENCE).await?;
+            let outcome = match (this.returned_before(id, &callback).await, &mut held) {
+                (Ok(Some(returned)), _) => Ok(returned),
+                (Ok(None), Some(held)) => {
+                    let taking = this.leases.hold_during(held, this.take_back(&who, callback)).await;
+                    taking
+                        .map_err(ConnectionError::from)
+                        .and_then(|taken| taken.unwrap_or(Err(ConnectionError::Conflict)))
+                }
+                (Ok(None), None) => this.take_back(&who, callback).await,
+                (Err(error), _) => Err(error),
             };
-            match &outcome {
-                Ok(notes) if notes.is_empty() => this.note(&who, Action::Connect, Outcome::Success, about),
-                Ok(notes) => {
-                    let about = about.because(clean(&notes.join("; "), MAX_REASON));
-                    this.note(&who, Action::Connect, Outcome::Success, about);
-                }
-                Err(refusal) => {
-                    this.note(&who, Action::Connect, Outcome::Denied, about.because(refusal.word));
-                }
+            if let Some(held) = &held {
+                this.leases.release(held).await;
             }
-            let (provider, return_to) = (connection.provider, consent.return_to.clone());
-            let returned =
-                Returned { connection: connection.id, provider, return_to, outcome: outcome.map(drop) };
-            if returned.outcome.is_ok() {
-                this.state.returned.note(connection.user, consent, returned.clone(), this.now());
-            }
-            Ok(returned)
+            outcome
         })
         .await
+    }
+
+    /// Uses the consent up, exchanges what came for it, and says where the browser goes.
+    async fn take_back(&self, who: &OwnedSource, callback: Callback) -> Result<Returned, ConnectionError> {
+        let (connection, consent) = self.used_up(&callback).await?;
+        let pkce = self.key.code_verifier_of(&callback.state).map(pkce_of);
+        let pkce = pkce.unwrap_or_else(|| self.pkce(&consent));
+        let about = About::connection(connection.user, connection.id);
+        let outcome = match refused(&callback.parameters) {
+            Some(refused) => Err(refused),
+            None => match self.complete(&connection, &consent, callback.parameters, pkce).await {
+                Ok(connected) => Ok(connected.notes),
+                // The reason is for operators, who find it in the log and with the connection.
+                Err(ConnectionError::Provider { kind, .. }) => Err(of_exchange(kind)),
+                Err(ConnectionError::NotFound | ConnectionError::Revoked) => Err(ConsentRefusal {
+                    word: "ended",
+                    meaning: "the connection was ended meanwhile",
+                    said: None,
+                }),
+                Err(error) => {
+                    let about = about.because(error.to_string());
+                    self.note(who, Action::Connect, Outcome::Failed, about);
+                    return Err(error);
+                }
+            },
+        };
+        match &outcome {
+            Ok(notes) if notes.is_empty() => self.note(who, Action::Connect, Outcome::Success, about),
+            Ok(notes) => {
+                let about = about.because(clean(&notes.join("; "), MAX_REASON));
+                self.note(who, Action::Connect, Outcome::Success, about);
+            }
+            Err(refusal) => {
+                self.note(who, Action::Connect, Outcome::Denied, about.because(refusal.word));
+            }
+        }
+        let (provider, return_to) = (connection.provider, consent.return_to.clone());
+        let returned =
+            Returned { connection: connection.id, provider, return_to, outcome: outcome.map(drop) };
+        if returned.outcome.is_ok() {
+            self.note_returned(connection.user, consent, &returned).await;
+        }
+        Ok(returned)
     }
 
     /// The id of the consent that `state` names; `None`: the state is none of ours. Whether the consent is still awaited

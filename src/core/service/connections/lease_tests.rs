@@ -45,7 +45,7 @@ async fn two_gateways_make_one_refresh_however_long_it_takes() {
     let other = world.another();
     let first = refresh_under_way(&world, id).await;
     let second = async {
-        pass(&world, 300).await;
+        pass(&world, 80).await;
         assert_eq!(asked(&world), 1, "the lease of a refresh that goes on is extended");
         world.providers.gate.add_permits(1000);
     };
@@ -53,6 +53,36 @@ async fn two_gateways_make_one_refresh_however_long_it_takes() {
     assert_eq!((token.unwrap(), first.await.unwrap().unwrap()), ("a0.1".to_owned(), "a0.1".to_owned()));
     assert_eq!(asked(&world), 1, "the second gateway finds what the first has brought");
     assert!(claimed(&world, LeaseSubject::Refresh(id)).await.is_some(), "the lease is released");
+}
+
+/// What one gateway has brought is known to a caller of another within the pause between two looks, and a caller does not
+/// wait for ever.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_waits_for_another_gateway_is_answered_promptly_and_not_never() {
+    let world = world().await;
+    let id = ended(&world).await;
+    let other = world.another();
+    let first = refresh_under_way(&world, id).await;
+    let begun = tokio::time::Instant::now();
+    let second = async {
+        tokio::time::sleep(Duration::from_millis(350)).await;
+        world.providers.gate.add_permits(1);
+        first.await.unwrap().unwrap();
+        tokio::time::Instant::now()
+    };
+    let (token, written) = tokio::join!(token_of(&other, &world, id), second);
+    assert_eq!(token.unwrap(), "a0.1");
+    let late = written.elapsed();
+    assert!(late <= Duration::from_millis(100), "{late:?} behind the write, {:?} in all", begun.elapsed());
+
+    // A holder that neither ends nor writes.
+    world.clock.advance(7200);
+    claimed(&world, LeaseSubject::Refresh(id)).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let refused = token_of(&other, &world, id).await;
+    assert!(matches!(refused, Err(ConnectionError::Conflict)), "{refused:?}");
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(90) && took < Duration::from_secs(92), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

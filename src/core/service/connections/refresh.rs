@@ -21,7 +21,6 @@ use crate::domain::audit::{Action, Outcome};
 use crate::domain::connection::{
     Connection, ConnectionId, FaultKind, Grant, MAX_REASON, ProviderFailure, RefreshAttempt, Status, clean,
 };
-use crate::domain::lease::LeaseSubject;
 use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
 use crate::domain::upkeep::backoff;
@@ -44,9 +43,6 @@ pub(super) const PAUSES: [Duration; 5] = [
 const NOT_YET: Duration = Duration::from_secs(5);
 /// A token that was turned away is not replaced when it has come only just now: the next would be, too.
 const JUST_NOW: Duration = Duration::from_secs(30);
-
-/// How often a lease that another gateway has is asked for again.
-const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why a connection ends with its access token: the provider has no refresh for it.
 const NO_OTHER_WAY: &str = "the access token has ended, and this provider has no other way to a new one";
@@ -73,7 +69,7 @@ pub(super) enum Want {
 }
 
 /// Whether a refresh that was asked for is still to be made once it has its turn.
-enum Need {
+pub(super) enum Need {
     /// Ask the provider for this connection.
     Refresh(Connection),
     /// Nothing is to be done: this is the connection as it is.
@@ -149,58 +145,16 @@ impl Connections {
         .await
     }
 
-    /// Refreshes under the lease of the connection, unless another gateway has done so before this one had it.
-    async fn refresh_leased(&self, user: UserId, id: ConnectionId, want: &Want) -> Refreshed {
-        let mut held = self.claim_refresh(id).await?;
-        let outcome = match self.need(user, id, want).await {
-            Ok(Need::Refresh(before)) => self.ask(before, want, &mut held).await,
-            Ok(Need::Nothing(as_it_is)) => Ok(as_it_is),
-            Err(error) => Err(error),
-        };
-        self.release_refresh(id, &held).await;
-        outcome
-    }
-
-    /// Releases the lease of a connection's tokens, unless there are some that the store did not take: another gateway
-    /// would ask with a refresh token that is used up, so it waits as long as the lease lasts.
-    pub(super) async fn release_refresh(&self, id: ConnectionId, held: &HeldLease) {
-        if !self.unwritten().contains_key(&id) {
-            self.leases.release(held).await;
-        }
-    }
-
-    /// Writes what an earlier refresh brought and the store did not take, and releases the lease that was kept for it.
-    /// `None`: there is nothing to write. Only with the turn.
-    pub(super) async fn write_kept(&self, id: ConnectionId) -> Option<Refreshed> {
-        // It stays there until it is written: a caller that does not wait for a turn looks there, too.
-        let kept = self.unwritten().get(&id).cloned()?;
-        // This extends the lease. It is written without it, too: the gateway that has it is about to lose the grant.
-        let held = match self.leases.claim(LeaseSubject::Refresh(id)).await {
-            Ok(held) => held,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let outcome = self.write(kept).await;
-        if let Some(held) = held {
-            self.release_refresh(id, &held).await;
-        }
-        Some(outcome)
-    }
-
-    /// The lease of a connection's tokens, once no other gateway has it. Only with the turn.
-    pub(super) async fn claim_refresh(&self, id: ConnectionId) -> Result<HeldLease, StoreError> {
-        loop {
-            if let Some(held) = self.leases.claim(LeaseSubject::Refresh(id)).await? {
-                return Ok(held);
-            }
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-    }
-
     /// Whether the connection is to be refreshed.
     ///
     /// # Errors
     /// It can be neither refreshed nor used as it is: [`ConnectionError`].
-    async fn need(&self, user: UserId, id: ConnectionId, want: &Want) -> Result<Need, ConnectionError> {
+    pub(super) async fn need(
+        &self,
+        user: UserId,
+        id: ConnectionId,
+        want: &Want,
+    ) -> Result<Need, ConnectionError> {
         let reading = self.clock.reading();
         let now = reading.wall;
         let connection = self.find(user, id).await?;
@@ -266,7 +220,7 @@ impl Connections {
     }
 
     /// Asks the provider. Only with the turn.
-    async fn ask(&self, before: Connection, want: &Want, held: &mut HeldLease) -> Refreshed {
+    pub(super) async fn ask(&self, before: Connection, want: &Want, held: &mut HeldLease) -> Refreshed {
         let opened = match self.open(&before) {
             Ok(opened) => opened,
             Err(error) => {
@@ -319,7 +273,7 @@ impl Connections {
 
     /// Writes what a refresh brought, and does not give up easily: there is nothing else left of the grant. So it requires
     /// no lease; that the connection still has the tokens that the refresh began with is condition enough.
-    async fn write(&self, new: Unwritten) -> Refreshed {
+    pub(super) async fn write(&self, new: Unwritten) -> Refreshed {
         let id = new.base.id;
         let outcome = self.try_to_write(new).await;
         match &outcome {

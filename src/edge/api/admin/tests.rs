@@ -85,7 +85,9 @@ fn api(not_ready: Option<&'static str>) -> Api {
     let (signer, clock) = (Arc::new(FakeSigner), Arc::new(FakeClock::default()));
     let (hour, none) = (Duration::from_secs(3600), Duration::ZERO);
     // The fake store answers without waiting.
-    let guarded = GuardedClock::start(clock.clone(), Box::new(|| Duration::ZERO), &*store).now_or_never();
+    let holder = palisade_core::domain::lease::LeaseHolder(uuid::Uuid::nil());
+    let guarded =
+        GuardedClock::start(clock.clone(), Box::new(|| Duration::ZERO), &*store, holder).now_or_never();
     let guarded = guarded.unwrap().unwrap();
     let revoke = Revoke::new(
         store.clone(),

@@ -58,20 +58,23 @@ pub(super) fn router() -> Router<Arc<AuthState>> {
 
 /// Where a browser goes that has this session on the host of `public_url`: on to `target`, and where another host asked for
 /// the sign-in with `parameter`, by the code that brings the session there.
-pub(super) fn leave(
+///
+/// # Errors
+/// The store could not take the code.
+pub(super) async fn leave(
     state: &AuthState,
     user: UserId,
     session: SessionId,
     target: &ReturnTarget,
     parameter: Option<&str>,
-) -> Redirect {
+) -> Result<Redirect, Failure> {
     let settings = (state.hosts)();
     // A crafted link would end the session right after the sign-in, which would look broken.
     let is_sign_out = *target.origin() == settings.public
         && target.path().split(['?', '#']).next() == Some(&*format!("{}/pages/sign-out", state.prefix));
     let home = ReturnTarget::home(&settings).filter(|_| is_sign_out);
-    let to = state.carrier.leave(user, session, home.as_ref().unwrap_or(target), parameter);
-    Redirect { code: "signed_in", to, cookies: Vec::new() }
+    let to = state.carrier.leave(user, session, home.as_ref().unwrap_or(target), parameter).await?;
+    Ok(Redirect { code: "signed_in", to, cookies: Vec::new() })
 }
 
 /// A session that a cookie of the request shows, and whose it is.
@@ -98,7 +101,11 @@ async fn carry(
     let mut codes = uri.query().into_iter().flat_map(|query| query.split('&'));
     let code = codes.find_map(|pair| pair.strip_prefix("code=")).unwrap_or_default();
     let nonce = cookies::only(&headers, &nonce_cookie(&settings));
-    match state.carrier.take(code, &host, nonce) {
+    let taken = match state.carrier.take(code, &host, nonce, &settings).await {
+        Ok(taken) => taken,
+        Err(error) => return Failure::from(error).into_response(),
+    };
+    match taken {
         Ok(carried) => match arrive(&state, &settings, &client, &host, &headers, &carried).await {
             Ok(response) => response,
             Err(failure) => failure.into_response(),

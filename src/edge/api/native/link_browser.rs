@@ -46,7 +46,7 @@ pub(super) fn marked(state: &AuthState, headers: &HeaderMap, mut response: Respo
 
 /// The page that says that the link of `turn` is used and what it was for is done; `None` to every browser but the one
 /// that used it, and one that is signed in to its account.
-pub(super) fn already_done(
+pub(super) async fn already_done(
     state: &AuthState,
     asked: &Asked,
     page: PageName,
@@ -55,7 +55,7 @@ pub(super) fn already_done(
     go_on: Option<String>,
 ) -> Option<Response> {
     let person = visitor.map(|visitor| visitor.person.user);
-    state.accounts.link_was_used(turn, mark_of(state, &asked.headers), person)?;
+    state.accounts.link_was_used(turn, mark_of(state, &asked.headers), person).await?;
     let facts = json!({
         "step": "done",
         "already": true,

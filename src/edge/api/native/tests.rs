@@ -79,6 +79,7 @@ pub(super) fn state_of(world: &AccountsWorld, origins: Origins, public_url: &str
             Arc::clone(&world.key),
             Arc::clone(&world.clock) as _,
             Arc::clone(&world.entropy) as _,
+            Arc::clone(&world.store) as _,
         )),
     }
 }

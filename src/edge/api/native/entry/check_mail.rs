@@ -41,7 +41,7 @@ pub(super) async fn show(State(state): SharedAuthState, _: AtHome, way: Way, ask
     // Or on another device.
     let is_verified = visitor.is_none() && way.letter == Letter::Verify && {
         let cookie = registration::cookie_of(&state, &asked.headers).unwrap_or_default();
-        state.accounts.was_verified(&state.accounts.read_binding(cookie))
+        state.accounts.was_verified(&state.accounts.read_binding(cookie)).await
     };
     let waits = visitor.is_none()
         && !is_verified

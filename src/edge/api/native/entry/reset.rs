@@ -52,15 +52,15 @@ pub(super) async fn submit(State(state): SharedAuthState, asked: Asked, form: Fo
             None => shown(&state, &asked.headers, PAGE, facts),
         };
     }
-    let used = || {
+    let used = async || {
         let browser = link_browser::mark_of(&state, &asked.headers);
-        state.accounts.link_used(&turn, opened.purpose, Some(opened.user), browser);
+        state.accounts.link_used(&turn, opened.purpose, Some(opened.user), browser).await;
     };
     if !state.browser.enabled {
         let reset = state.accounts.reset_opened(&asked.client, &opened, form.password("new_password")).await;
         return match reset {
             Ok(_) => {
-                used();
+                used().await;
                 shown(&state, &asked.headers, PAGE, json!({"step": "done"}))
             }
             Err(error @ AccountError::InvalidLink) => not_opened(&state, &asked, link, error).await,
@@ -71,7 +71,7 @@ pub(super) async fn submit(State(state): SharedAuthState, asked: Asked, form: Fo
     let password = form.password("new_password");
     match state.accounts.reset_and_enter(&asked.client, &opened, password, cookies.entry(None)).await {
         Ok(outcome) => {
-            used();
+            used().await;
             entered(&state, &asked, outcome, (&way, "password_set")).await
         }
         Err(error @ AccountError::InvalidLink) => not_opened(&state, &asked, link, error).await,

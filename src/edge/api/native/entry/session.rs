@@ -58,7 +58,7 @@ pub(super) async fn begun(
     cookie: &IssuedCookie,
     way: &Way,
 ) -> Response {
-    let mut response = go_on(state, person, way);
+    let mut response = go_on(state, person, way).await;
     let Some(session) = person.session else { return response };
     match session_cookies::begin(state, asked, &mut response, (person.user, session), cookie).await {
         Ok(()) => response,
@@ -67,11 +67,14 @@ pub(super) async fn begun(
 }
 
 /// On to where the person was going, for a browser that has a session.
-pub(super) fn go_on(state: &AuthState, person: Person, way: &Way) -> Response {
+pub(super) async fn go_on(state: &AuthState, person: Person, way: &Way) -> Response {
     match (&way.target, person.session) {
         (Some(target), Some(session)) => {
             let carry = way.carry.as_deref();
-            written(&hosts::leave(state, person.user, session, target, carry).into(), String::new())
+            match hosts::leave(state, person.user, session, target, carry).await {
+                Ok(redirect) => written(&redirect.into(), String::new()),
+                Err(failure) => failure.into_response(),
+            }
         }
         _ => to_account(state),
     }

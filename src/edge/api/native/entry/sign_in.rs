@@ -30,7 +30,7 @@ pub(super) async fn show(State(state): SharedAuthState, _: AtHome, way: Way, ask
         && !way.switch
         && !matches!(way.notice, Some("signed_out" | UNSENT))
     {
-        return go_on(&state, visitor.person, &way);
+        return go_on(&state, visitor.person, &way).await;
     }
     shown(&state, &asked.headers, PAGE, facts(&state, &way, visitor.as_ref()))
 }

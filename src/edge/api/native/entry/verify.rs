@@ -76,7 +76,7 @@ pub(super) async fn submit(State(state): SharedAuthState, asked: Asked, form: Fo
     match page.use_up(proof, visitor.as_ref()).await {
         Ok(response) => {
             let browser = link_browser::mark_of(&state, &asked.headers);
-            state.accounts.link_used(&turn, opened.purpose, Some(opened.user), browser);
+            state.accounts.link_used(&turn, opened.purpose, Some(opened.user), browser).await;
             response
         }
         Err(AccountError::ProofNeeded(ways)) => match ways {
@@ -161,7 +161,7 @@ pub(super) async fn not_opened(
     if is_over {
         let visitor = visitor(state, asked).await;
         let go_on = has_pages.then(|| page_url(state, PageName::SignIn, &Way::default(), &[]));
-        let done = link_browser::already_done(state, asked, page, turn, visitor.as_ref(), go_on);
+        let done = link_browser::already_done(state, asked, page, turn, visitor.as_ref(), go_on).await;
         if let Some(done) = done {
             return done;
         }

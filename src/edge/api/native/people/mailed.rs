@@ -47,7 +47,7 @@ async fn undo(State(state): SharedAuthState, asked: Asked, form: Form) -> Respon
     }
     let turn = state.accounts.link_turn(form.text("token")).await;
     let done = state.accounts.undo_email_change(&asked.client, form.text("token")).await;
-    used(&state, &asked, (PageName::Undo, Purpose::UndoEmailChange), (&form, &turn), done)
+    used(&state, &asked, (PageName::Undo, Purpose::UndoEmailChange), (&form, &turn), done).await
 }
 
 async fn object(State(state): SharedAuthState, asked: Asked, form: Form) -> Response {
@@ -56,12 +56,12 @@ async fn object(State(state): SharedAuthState, asked: Asked, form: Form) -> Resp
     }
     let turn = state.accounts.link_turn(form.text("token")).await;
     let done = state.accounts.object_to_undo(&asked.client, form.text("token")).await;
-    used(&state, &asked, (PageName::Object, Purpose::ObjectToUndo), (&form, &turn), done)
+    used(&state, &asked, (PageName::Object, Purpose::ObjectToUndo), (&form, &turn), done).await
 }
 
 /// What became of the link. There is no redirect to a page that says "done": a thief could send the owner a link to it, in
 /// place of the one that undoes the change. For the same reason "already done" is for the browser that used this link.
-fn used(
+async fn used(
     state: &AuthState,
     asked: &Asked,
     (page, purpose): (PageName, Purpose),
@@ -70,13 +70,14 @@ fn used(
 ) -> Response {
     match done {
         Ok(()) => {
-            state.accounts.link_used(turn, purpose, None, link_browser::mark_of(state, &asked.headers));
+            state.accounts.link_used(turn, purpose, None, link_browser::mark_of(state, &asked.headers)).await;
             shown(state, &asked.headers, page, json!({"step": "done"}))
         }
         Err(error) => {
             let is_over = matches!(error, AccountError::InvalidLink);
-            let already = || link_browser::already_done(state, asked, page, turn, None, None);
-            if let Some(done) = is_over.then(already).flatten() {
+            if is_over
+                && let Some(done) = link_browser::already_done(state, asked, page, turn, None, None).await
+            {
                 return done;
             }
             let facts = match is_over {
