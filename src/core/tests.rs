@@ -43,6 +43,7 @@ mod service {
             mod tests;
         }
         mod lease_tests;
+        mod replica_tests;
         mod notices {
             mod tests;
         }
@@ -126,6 +127,9 @@ mod service {
         mod tests;
     }
     mod unclaimed {
+        mod tests;
+    }
+    mod used_links {
         mod tests;
     }
     mod user_import {

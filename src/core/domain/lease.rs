@@ -53,17 +53,17 @@ impl LeaseSubject {
     #[must_use]
     pub fn to_bytes(self) -> Vec<u8> {
         let (kind, id) = match self {
-            LeaseSubject::Task(id) => (0, Some(id)),
-            LeaseSubject::Mail(id) => (1, Some(id)),
-            LeaseSubject::Notices => (2, None),
-            LeaseSubject::AccountNotices => (3, None),
-            LeaseSubject::Refresh(id) => (4, Some(id.0)),
-            LeaseSubject::Due(id) => (5, Some(id.0)),
-            LeaseSubject::Consent(id) => (6, Some(id)),
-            LeaseSubject::Sweep => (7, None),
-            LeaseSubject::ClockMark => (8, None),
-            LeaseSubject::Upgrades => (9, None),
-            LeaseSubject::KeyRotation => (10, None),
+            LeaseSubject::Task(id) => (1, Some(id)),
+            LeaseSubject::Mail(id) => (2, Some(id)),
+            LeaseSubject::Notices => (3, None),
+            LeaseSubject::AccountNotices => (4, None),
+            LeaseSubject::Refresh(id) => (5, Some(id.0)),
+            LeaseSubject::Due(id) => (6, Some(id.0)),
+            LeaseSubject::Consent(id) => (7, Some(id)),
+            LeaseSubject::Sweep => (8, None),
+            LeaseSubject::ClockMark => (9, None),
+            LeaseSubject::Upgrades => (10, None),
+            LeaseSubject::KeyRotation => (11, None),
         };
         let mut bytes = vec![kind];
         bytes.extend(id.iter().flat_map(|id| id.as_bytes()));
@@ -195,9 +195,9 @@ mod tests {
             LeaseSubject::KeyRotation,
         ];
         let kept: Vec<_> = subjects.iter().map(|subject| subject.to_bytes()[0]).collect();
-        assert_eq!(kept, (0..11).collect::<Vec<u8>>());
+        assert_eq!(kept, (1..=11).collect::<Vec<u8>>());
         assert_eq!(LeaseSubject::Task(id).to_bytes()[1..], *id.as_bytes());
-        assert_eq!(LeaseSubject::Sweep.to_bytes(), [7]);
+        assert_eq!(LeaseSubject::Sweep.to_bytes(), [8]);
     }
 
     #[test]
