@@ -369,7 +369,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     use super::*;
-    use palisade_core::domain::guesses::{Guesses, SIEGE, SIEGE_FORGIVES};
+    use palisade_core::domain::guesses::Guesses;
 
     /// Limits, and their clock in milliseconds.
     fn limits() -> (RateLimits, Arc<AtomicU64>) {
