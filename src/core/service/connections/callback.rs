@@ -18,6 +18,7 @@ use crate::domain::opaque::TokenHash;
 use crate::domain::revocation::Begun;
 use crate::ports::{Change, Limited, Pkce, ProviderFault};
 use crate::service::caller::{Client, OwnedSource};
+use crate::service::leases::HeldLease;
 use crate::service::noted::About;
 use crate::service::retry::Decision;
 
@@ -54,8 +55,7 @@ impl Connections {
         let (this, who) = (self.clone(), OwnedSource::Client(client.clone()));
         self.spawn(async move {
             let _turn = this.state.returned.turns.turn(id).await;
-            // A page that is reloaded may ask another gateway, which waits until this one knows what came of it.
-            let mut held = this.leases.claim_within(LeaseSubject::Consent(id), PATIENCE).await?;
+            let mut held = this.consent_lease(id).await;
             let outcome = match (this.returned_before(id, &callback).await, &mut held) {
                 (Ok(Some(returned)), _) => Ok(returned),
                 (Ok(None), Some(held)) => {
@@ -73,6 +73,14 @@ impl Connections {
             outcome
         })
         .await
+    }
+
+    /// A page that is reloaded may ask another gateway, which waits until this one knows what came of it. Without the
+    /// lease a consent is used up once all the same, so no claim that fails keeps a browser from it.
+    async fn consent_lease(&self, id: Uuid) -> Option<HeldLease> {
+        self.store.shared_notes()?;
+        let claiming = self.leases.claim_within(LeaseSubject::Consent(id), PATIENCE);
+        tokio::time::timeout(PATIENCE, claiming).await.ok()?.ok()?
     }
 
     /// Uses the consent up, exchanges what came for it, and says where the browser goes.

@@ -24,7 +24,7 @@ use crate::domain::connection::{
 use crate::domain::mail::Letter;
 use crate::domain::time::UnixTime;
 use crate::domain::upkeep::backoff;
-use crate::ports::{Change, Limited, ProviderFault, StoreError};
+use crate::ports::{Change, Limited, ProviderFault};
 use crate::service::caller::{Client, OwnedSource, Person};
 use crate::service::leases::HeldLease;
 use crate::service::noted::About;

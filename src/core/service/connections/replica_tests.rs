@@ -24,8 +24,8 @@ async fn a_callback_that_is_reloaded_at_another_gateway_goes_where_the_first_one
         async move { connections.callback(&client(), callback).await }
     });
     world.providers.begun.notified().await;
-    let reloaded = other.callback(&client(), world.coming_back(&begun, &[("code", "c0de")]));
-    let mut reloaded = Box::pin(reloaded);
+    let browser = client();
+    let mut reloaded = Box::pin(other.callback(&browser, world.coming_back(&begun, &[("code", "c0de")])));
     assert!(futures::poll!(&mut reloaded).is_pending(), "it waits for what comes of the first one");
     world.providers.gate.add_permits(1000);
     let returned = first.await.unwrap().unwrap();

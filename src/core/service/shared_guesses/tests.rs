@@ -144,8 +144,12 @@ async fn whether_there_is_an_account_makes_no_difference() {
     let two_names = NewUser {
         email: Some("bob@example.com".to_owned()),
         username: Some("bob".to_owned()),
+        groups: Vec::new(),
+        name: None,
         password: NewPassword::Given(secret(PASSWORD)),
-        ..NewUser::default()
+        email_verified: true,
+        scopes: Vec::new(),
+        claims: serde_json::Map::new(),
     };
     world.accounts.create_user("r1", two_names).await.unwrap();
     let notes = &world.store.notes;
