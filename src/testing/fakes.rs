@@ -67,6 +67,8 @@ pub struct FakeStore {
     pub notes: FakeNotes,
     /// Whether several gateways share it.
     pub is_shared: AtomicBool,
+    /// The other gateways that live, and what they can read.
+    pub replicas: Mutex<Vec<ReplicaFormats>>,
 }
 
 /// Cloned for each commit, so that one which fails half-way changes nothing.
@@ -369,6 +371,7 @@ impl Store for FakeStore {
         let begun = std::time::Instant::now();
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.check()?;
+        check_formats(&changes, &self.replicas.lock().unwrap()).map_err(StoreError::from)?;
         self.take_over(TakeOver::BeforeCommit);
         let mut state = self.state();
         for change in self.ahead.lock().unwrap().drain(..) {

@@ -282,6 +282,16 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_an_older_replica_cannot_read_names_its_program_and_not_the_replica() {
+        let (replica, kind) = ("b-7.internal".to_owned(), RecordKind::User);
+        let failure = store(&OlderReplica { replica, program: 6, kind, version: 3, reads: 2 }.into());
+        let document = failure.document();
+        assert_eq!((&document["status"], &document["code"]), (&503.into(), &"store_unavailable".into()));
+        let detail = document["detail"].as_str().unwrap();
+        assert!(detail.contains("program 6") && !detail.contains("b-7"), "{detail}");
+    }
+
+    #[test]
     fn every_error_is_told_in_a_listed_code_and_none_from_inside() {
         let listed: Vec<Value> =
             documented_failures().iter().map(|(failure, _)| failure.document()["code"].clone()).collect();

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use palisade_core::domain::account::User;
 use palisade_core::domain::audit::Action;
 use palisade_core::domain::mail::Letter;
-use palisade_core::ports::{Change, Store};
+use palisade_core::ports::{Change, RecordFormats, ReplicaFormats, Store, StoreError};
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::users::{NewPassword, NewUser, UserEdit};
 use palisade_testing::accounts_world::{ANN, AccountsWorld, PASSWORD, client, secret, world};
@@ -203,4 +203,27 @@ async fn a_link_names_its_account_by_the_address_or_else_the_user_name() {
     assert_eq!(named().await.as_deref(), Some("ann"));
     edit(&world, email(ANN, true)).await.unwrap();
     assert_eq!(named().await.as_deref(), Some(ANN));
+}
+
+/// A rolling upgrade: what the older replica cannot read waits for its end, and everything else goes on.
+#[tokio::test]
+async fn what_a_live_older_replica_cannot_read_is_not_written() {
+    let world = world();
+    world.ann().await;
+    let older = RecordFormats::of_this_program().to_json().replace("\"user\":3", "\"user\":1");
+    let formats = RecordFormats::from_json(&older).unwrap();
+    let replica = ReplicaFormats { replica: "b-7".to_owned(), program: 6, formats };
+    *world.store.replicas.lock().unwrap() = vec![replica];
+    let before = world.at(ANN).await;
+    match edit(&world, groups(&["staff"], &[])).await {
+        Err(AccountError::Store(StoreError::OlderReplica(older))) => {
+            assert_eq!((older.replica.as_str(), older.program, older.version, older.reads), ("b-7", 6, 2, 1));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.at(ANN).await, before);
+    edit(&world, email(NEW, true)).await.unwrap();
+    world.sign_in(NEW, PASSWORD).await.unwrap();
+    world.store.replicas.lock().unwrap().clear();
+    edit(&world, groups(&["staff"], &[])).await.unwrap();
 }
