@@ -175,3 +175,14 @@ async fn a_store_that_cannot_write_promises_nothing() {
     let answer = revoke.revoke(asking(Subject::TokenId("a".into()))).await;
     assert!(matches!(answer, Err(RevokeError::Store(StoreError::Unavailable(_)))));
 }
+
+/// Another gateway may have seen the issuer's clock further ahead, and admitted a token that begins then.
+#[tokio::test]
+async fn over_a_shared_store_a_cutoff_reaches_as_far_as_any_token_is_accepted() {
+    let (revoke, store) = revoke();
+    store.is_shared.store(true, std::sync::atomic::Ordering::Relaxed);
+    let request =
+        RevokeRequest { issuer: Some("https://ahead-20.test".into()), ..asking(Subject::IssuedSoFar) };
+    let entry = revoke.revoke(request).await.unwrap().entry;
+    assert_eq!(entry.target.limit(), NOW.0 + 60);
+}
