@@ -14,3 +14,6 @@ mod place;
 
 #[path = "postgres/commits.rs"]
 mod commits;
+
+#[path = "postgres/feed.rs"]
+mod feed;

@@ -47,6 +47,7 @@ impl SchemaMigration {
 const MIGRATIONS: &[SchemaMigration] = &[
     SchemaMigration::expansion(1, include_str!("schema/001.sql")),
     SchemaMigration::expansion(2, include_str!("schema/commit_1.sql")),
+    SchemaMigration::expansion(3, include_str!("schema/feed_1.sql")),
 ];
 
 /// Why the schema is not one that this program can serve with.

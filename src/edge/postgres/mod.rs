@@ -16,9 +16,16 @@
 //! Numbers of the domain are `u64` and those of the database are not (`numbers.rs`). Bodies are JSON with a version of
 //! their own (`record.rs`); what a newer program wrote is neither read nor written over.
 
+pub mod acknowledge;
 pub mod commit;
 pub mod connect;
 pub mod failure;
+pub mod feed;
+pub mod feed_calls;
+pub mod feed_database;
+#[cfg(test)]
+mod feed_fakes;
+mod following;
 mod import;
 mod import_rows;
 mod leases;
@@ -27,7 +34,11 @@ pub mod numbers;
 mod read;
 pub mod record;
 mod records;
+pub mod replica;
+#[cfg(test)]
+mod replica_tests;
 pub mod settings;
+pub mod signals;
 mod snapshot;
 mod status;
 mod store;
@@ -35,6 +46,7 @@ mod subscription;
 mod sweep;
 pub mod tls;
 mod walk;
+mod witness;
 pub mod writer;
 
 pub use self::snapshot::StoreSnapshot;

@@ -1,0 +1,411 @@
+//! A database for the tests of replicas: it keeps what theirs keeps, in memory, and answers as late as it is told, or never.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::feed_calls::{
+    Confirm, Confirmed, EntryStands, FeedCalls, FeedEntry, FeedListener, FeedNews, FeedNotice, FeedPlace,
+    Registered, Registration, ReplicaRow, ReplicaRows, RevocationPage,
+};
+use super::signals::FeedClock;
+use palisade_core::domain::revocation::{Revocation, Target};
+use palisade_core::ports::{FeedSink, StoreError};
+use palisade_testing::conformance::{revocation, token};
+
+/// Numbers that look random and are the same in each run.
+pub struct Dice(AtomicU64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(AtomicU64::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1))
+    }
+
+    /// Below `end`.
+    pub fn below(&self, end: u64) -> u64 {
+        let mut number = self.0.load(Ordering::Relaxed);
+        number ^= number << 13;
+        number ^= number >> 7;
+        number ^= number << 17;
+        self.0.store(number, Ordering::Relaxed);
+        (number >> 11) % end.max(1)
+    }
+}
+
+/// The uptime that a paused runtime tells.
+pub fn clock() -> FeedClock {
+    let start = Instant::now();
+    Arc::new(move || Duration::from_secs(1000) + start.elapsed())
+}
+
+/// What is in the database.
+#[derive(Clone)]
+pub struct Kept {
+    installation: Uuid,
+    head: FeedPlace,
+    feed: Vec<FeedEntry>,
+    set: Vec<Revocation>,
+    pub rows: Vec<ReplicaRow>,
+}
+
+pub struct FakeDatabase {
+    kept: Mutex<Kept>,
+    notices: broadcast::Sender<FeedNotice>,
+}
+
+/// The revocation of this number.
+pub fn numbered(n: u64) -> Revocation {
+    revocation(token(&n.to_string()), n, 1 << 40)
+}
+
+impl FakeDatabase {
+    pub fn new() -> Arc<FakeDatabase> {
+        let head = FeedPlace { position: 0, entry: Uuid::now_v7() };
+        let installation = Uuid::now_v7();
+        let kept = Kept { installation, head, feed: Vec::new(), set: Vec::new(), rows: Vec::new() };
+        Arc::new(FakeDatabase { kept: Mutex::new(kept), notices: broadcast::Sender::new(1024) })
+    }
+
+    pub fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap()
+    }
+
+    /// Commits a revocation whose number is its position, which it returns.
+    pub fn commit(&self) -> u64 {
+        let mut kept = self.kept();
+        let position = kept.head.position + 1;
+        kept.head = FeedPlace { position, entry: Uuid::now_v7() };
+        let entry = FeedEntry { position, entry: kept.head.entry, revocations: vec![numbered(position)] };
+        kept.feed.push(entry);
+        kept.set.push(numbered(position));
+        drop(kept);
+        let _ = self.notices.send(FeedNotice::Entries);
+        position
+    }
+
+    /// Loses the last commits, as an asynchronous failover does.
+    pub fn lose(&self, count: usize) {
+        let mut kept = self.kept();
+        let left = kept.feed.len() - count;
+        kept.feed.truncate(left);
+        kept.set.truncate(left);
+        let last = kept.feed.last().map(|entry| FeedPlace { position: entry.position, entry: entry.entry });
+        kept.head = last.unwrap_or(FeedPlace { position: 0, entry: Uuid::now_v7() });
+    }
+
+    /// Forgets the entries below a position.
+    pub fn prune(&self, below: u64) {
+        self.kept().feed.retain(|entry| entry.position >= below);
+    }
+}
+
+impl Kept {
+    fn news(&self, place: Option<FeedPlace>) -> FeedNews {
+        let since = place.map_or(u64::MAX, |place| place.position);
+        let entries = self.feed.iter().filter(|entry| entry.position > since).take(5).cloned();
+        let oldest = self.feed.first().map(|entry| entry.position);
+        FeedNews { standing: self.standing(place), head: self.head, oldest, entries: entries.collect() }
+    }
+
+    fn entry_at(&self, position: u64) -> Uuid {
+        let found = self.feed.iter().find(|entry| entry.position == position);
+        found.map_or(self.head.entry, |entry| entry.entry)
+    }
+
+    fn members(&self) -> ReplicaRows {
+        ReplicaRows { head: self.head.position, replicas: self.rows.clone() }
+    }
+
+    fn standing(&self, place: Option<FeedPlace>) -> EntryStands {
+        let Some(place) = place else { return EntryStands::Stands };
+        let same = |entry: Uuid| if entry == place.entry { EntryStands::Stands } else { EntryStands::Gone };
+        if place.position >= self.head.position {
+            return if place == self.head { EntryStands::Stands } else { EntryStands::Gone };
+        }
+        match self.feed.iter().find(|entry| entry.position == place.position) {
+            Some(entry) => same(entry.entry),
+            None if self.feed.first().is_some_and(|entry| entry.position < place.position) => {
+                EntryStands::Gone
+            }
+            None => EntryStands::Forgotten,
+        }
+    }
+}
+
+/// How the way to the database is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Open,
+    /// Nothing comes through, in either direction.
+    Cut,
+}
+
+/// One member's way to the database.
+pub struct Link {
+    pub database: Arc<FakeDatabase>,
+    pub way: watch::Sender<Way>,
+    /// Of calls that write.
+    pub writes: watch::Sender<Way>,
+    dice: Dice,
+    /// What one direction takes at most, in milliseconds.
+    late: u64,
+    /// Whether notices come.
+    hears: bool,
+    /// What reads are answered from in place of the database.
+    pub old: Mutex<Option<Kept>>,
+}
+
+impl Link {
+    pub fn new(database: &Arc<FakeDatabase>, seed: u64, late: u64, hears: bool) -> Arc<Link> {
+        Arc::new(Link {
+            database: Arc::clone(database),
+            way: watch::Sender::new(Way::Open),
+            writes: watch::Sender::new(Way::Open),
+            dice: Dice::new(seed),
+            late,
+            hears,
+            old: Mutex::default(),
+        })
+    }
+
+    async fn cross(&self) {
+        tokio::time::sleep(Duration::from_millis(self.dice.below(self.late + 1))).await;
+        let mut way = self.way.subscribe();
+        let _ = way.wait_for(|way| *way == Way::Open).await;
+    }
+
+    async fn ask<T>(&self, call: impl FnOnce(&mut Kept) -> T) -> T {
+        self.cross().await;
+        let _ = self.writes.subscribe().wait_for(|way| *way == Way::Open).await;
+        let answer = call(&mut self.database.kept());
+        self.cross().await;
+        answer
+    }
+
+    async fn look<T>(&self, call: impl FnOnce(&Kept) -> T) -> T {
+        self.cross().await;
+        let answer = match &*self.old.lock().unwrap() {
+            Some(old) => call(old),
+            None => call(&self.database.kept()),
+        };
+        self.cross().await;
+        answer
+    }
+}
+
+#[async_trait]
+impl FeedCalls for Link {
+    async fn register(&self, asked: &Registration) -> Result<Registered, StoreError> {
+        let answer = |kept: &mut Kept| {
+            kept.rows.retain(|row| !asked.former.contains(&row.id));
+            kept.rows.push(ReplicaRow {
+                id: asked.id,
+                name: asked.name.clone(),
+                program: asked.program,
+                formats: asked.formats.clone(),
+                position: None,
+                confirms: 0,
+                lease_ms: asked.lease_ms,
+                fail_open: asked.fail_open,
+                key_ring: asked.key_ring,
+                expired: false,
+            });
+            let installation = kept.installation;
+            Registered { installation, news: kept.news(asked.place), members: kept.members() }
+        };
+        Ok(self.ask(answer).await)
+    }
+
+    async fn confirm(&self, asked: &Confirm) -> Result<Option<Confirmed>, StoreError> {
+        let (asked, notices) = (asked.clone(), self.database.notices.clone());
+        let answer = move |kept: &mut Kept| {
+            let standing = kept.standing(asked.place);
+            let row = kept.rows.iter_mut().find(|row| row.id == asked.id && !row.expired)?;
+            row.confirms += 1;
+            row.key_ring = asked.key_ring;
+            row.fail_open = asked.fail_open;
+            let position = asked.place.map(|place| place.position).or(row.position);
+            if standing != EntryStands::Gone && position != row.position {
+                row.position = position;
+                let _ = notices.send(FeedNotice::Confirmed);
+            }
+            Some(Confirmed { news: kept.news(asked.place), members: kept.members() })
+        };
+        Ok(self.ask(answer).await)
+    }
+
+    async fn expire(&self, id: Uuid, confirms: u64) -> Result<bool, StoreError> {
+        let answer = |kept: &mut Kept| {
+            let is_it = |row: &ReplicaRow| row.id == id && row.confirms == confirms && !row.expired;
+            let Some(at) = kept.rows.iter().position(is_it) else { return false };
+            if kept.rows[at].fail_open {
+                kept.rows[at].expired = true;
+            } else {
+                kept.rows.remove(at);
+            }
+            true
+        };
+        Ok(self.ask(answer).await)
+    }
+
+    async fn leave(&self, id: Uuid) -> Result<(), StoreError> {
+        self.ask(|kept| kept.rows.retain(|row| row.id != id)).await;
+        Ok(())
+    }
+
+    async fn replicas(&self) -> Result<ReplicaRows, StoreError> {
+        Ok(self.look(Kept::members).await)
+    }
+
+    async fn news(&self, since: u64, entry: Option<Uuid>) -> Result<FeedNews, StoreError> {
+        let place = entry.map(|entry| FeedPlace { position: since, entry });
+        let look = |kept: &Kept| match place {
+            Some(_) => kept.news(place),
+            None => kept.news(Some(FeedPlace { position: since, entry: kept.entry_at(since) })),
+        };
+        Ok(self.look(look).await)
+    }
+
+    async fn revocations(&self, after: Option<Vec<u8>>) -> Result<RevocationPage, StoreError> {
+        let from = after.map_or(0, |after| usize::from_be_bytes(after.try_into().unwrap()));
+        let page = |kept: &Kept| {
+            let revocations: Vec<_> = kept.set.iter().skip(from).take(3).cloned().collect();
+            let end = from + revocations.len();
+            let next = (end < kept.set.len()).then(|| end.to_be_bytes().to_vec());
+            RevocationPage { head: kept.head.position, revocations, next }
+        };
+        Ok(self.look(page).await)
+    }
+
+    async fn prune(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn listen(&self) -> Result<Box<dyn FeedListener>, StoreError> {
+        self.cross().await;
+        let notices = self.database.notices.subscribe();
+        Ok(Box::new(FakeListener { notices, way: self.way.subscribe(), hears: self.hears, asked: None }))
+    }
+}
+
+struct FakeListener {
+    notices: broadcast::Receiver<FeedNotice>,
+    way: watch::Receiver<Way>,
+    hears: bool,
+    asked: Option<u64>,
+}
+
+#[async_trait]
+impl FeedListener for FakeListener {
+    async fn ask(&mut self, number: u64) -> Result<(), StoreError> {
+        self.asked = Some(number);
+        Ok(())
+    }
+
+    async fn next(&mut self) -> Result<FeedNotice, StoreError> {
+        if !self.hears {
+            std::future::pending::<()>().await;
+        }
+        let _ = self.way.wait_for(|way| *way == Way::Open).await;
+        if let Some(number) = self.asked.take() {
+            return Ok(FeedNotice::Echo(number));
+        }
+        Ok(self.notices.recv().await.unwrap_or(FeedNotice::Entries))
+    }
+}
+
+/// What was acknowledged, and what each member believes: held against each other at every step.
+pub struct Checked {
+    clock: FeedClock,
+    state: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    acknowledged: HashSet<u64>,
+    /// Of each member: what it has applied, and until when it believes.
+    members: Vec<(HashSet<u64>, Duration)>,
+}
+
+/// The sink of one member.
+pub struct FakeSink {
+    checked: Arc<Checked>,
+    member: usize,
+    pub closed: watch::Sender<Option<String>>,
+}
+
+impl Checked {
+    pub fn new(clock: FeedClock) -> Arc<Checked> {
+        Arc::new(Checked { clock, state: Mutex::default() })
+    }
+
+    pub fn sink(self: &Arc<Self>) -> Arc<FakeSink> {
+        let mut seen = self.state.lock().unwrap();
+        seen.members.push((HashSet::new(), Duration::ZERO));
+        let member = seen.members.len() - 1;
+        Arc::new(FakeSink { checked: Arc::clone(self), member, closed: watch::Sender::new(None) })
+    }
+
+    /// This revocation was acknowledged.
+    pub fn acknowledged(&self, number: u64) {
+        let mut seen = self.state.lock().unwrap();
+        let now = (self.clock)();
+        for (member, (applied, until)) in seen.members.iter().enumerate() {
+            let left = until.saturating_sub(now);
+            assert!(
+                left.is_zero() || applied.contains(&number),
+                "{number} was acknowledged and member {member} believes without it for {left:?}"
+            );
+        }
+        seen.acknowledged.insert(number);
+    }
+}
+
+impl FakeSink {
+    /// How much longer it believes.
+    pub fn left(&self) -> Duration {
+        let seen = self.checked.state.lock().unwrap();
+        seen.members[self.member].1.saturating_sub((self.checked.clock)())
+    }
+
+    pub fn has(&self, number: u64) -> bool {
+        self.checked.state.lock().unwrap().members[self.member].0.contains(&number)
+    }
+
+    /// The process was killed.
+    pub fn kill(&self) {
+        self.checked.state.lock().unwrap().members[self.member].1 = Duration::ZERO;
+    }
+}
+
+impl FeedSink for FakeSink {
+    fn apply(&self, revocations: &[Revocation]) {
+        let mut seen = self.checked.state.lock().unwrap();
+        for revocation in revocations {
+            let Target::Token { jti, .. } = &revocation.target else { panic!("{revocation:?}") };
+            seen.members[self.member].0.insert(jti.parse().unwrap());
+        }
+    }
+
+    fn believe_until(&self, until: Duration) {
+        let mut seen = self.checked.state.lock().unwrap();
+        let Seen { acknowledged, members } = &mut *seen;
+        let (applied, believed) = &mut members[self.member];
+        *believed = until;
+        if until > (self.checked.clock)() {
+            let missing = acknowledged.iter().find(|number| !applied.contains(number));
+            assert_eq!(missing, None, "member {} believes without what was acknowledged", self.member);
+        }
+    }
+
+    fn closed(&self, why: &str) {
+        self.kill();
+        self.closed.send_replace(Some(why.to_owned()));
+    }
+}
