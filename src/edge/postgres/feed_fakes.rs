@@ -1,6 +1,6 @@
 //! A database for the tests of replicas: it keeps what theirs keeps, in memory, and answers as late as it is told, or never.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub struct Kept {
 
 pub struct FakeDatabase {
     kept: Mutex<Kept>,
+    /// Of rows, by their ids: held for the length of a transaction.
+    locks: Mutex<HashMap<Uuid, Arc<tokio::sync::Mutex<()>>>>,
     notices: broadcast::Sender<FeedNotice>,
 }
 
@@ -69,7 +71,8 @@ impl FakeDatabase {
         let head = FeedPlace { position: 0, entry: Uuid::now_v7() };
         let installation = Uuid::now_v7();
         let kept = Kept { installation, head, feed: Vec::new(), set: Vec::new(), rows: Vec::new() };
-        Arc::new(FakeDatabase { kept: Mutex::new(kept), notices: broadcast::Sender::new(1024) })
+        let notices = broadcast::Sender::new(1024);
+        Arc::new(FakeDatabase { kept: Mutex::new(kept), locks: Mutex::default(), notices })
     }
 
     pub fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -97,6 +100,10 @@ impl FakeDatabase {
         kept.set.truncate(left);
         let last = kept.feed.last().map(|entry| FeedPlace { position: entry.position, entry: entry.entry });
         kept.head = last.unwrap_or(FeedPlace { position: 0, entry: Uuid::now_v7() });
+    }
+
+    pub fn head(&self) -> u64 {
+        self.kept().head.position
     }
 
     /// Forgets the entries below a position.
@@ -180,10 +187,26 @@ impl Link {
         let _ = way.wait_for(|way| *way == Way::Open).await;
     }
 
-    async fn ask<T>(&self, call: impl FnOnce(&mut Kept) -> T) -> T {
+    /// A transaction of the row `id`: it reads, and what it writes is seen a while later. The database goes on with it when the
+    /// caller has left.
+    async fn transact<T: Send + 'static>(
+        &self,
+        id: Uuid,
+        read: impl FnOnce(&Kept) -> T + Send + 'static,
+        write: impl FnOnce(&mut Kept) -> bool + Send + 'static,
+    ) -> (T, bool) {
         self.cross().await;
         let _ = self.writes.subscribe().wait_for(|way| *way == Way::Open).await;
-        let answer = call(&mut self.database.kept());
+        let (database, late) = (Arc::clone(&self.database), self.dice.below(self.late + 1));
+        let transaction = tokio::spawn(async move {
+            let lock = Arc::clone(database.locks.lock().unwrap().entry(id).or_default());
+            let _locked = lock.lock().await;
+            let answer = read(&database.kept());
+            tokio::time::sleep(Duration::from_millis(late)).await;
+            let is_written = write(&mut database.kept());
+            (answer, is_written)
+        });
+        let answer = transaction.await.unwrap();
         self.cross().await;
         answer
     }
@@ -202,13 +225,20 @@ impl Link {
 #[async_trait]
 impl FeedCalls for Link {
     async fn register(&self, asked: &Registration) -> Result<Registered, StoreError> {
-        let answer = |kept: &mut Kept| {
+        let (place, asked) = (asked.place, asked.clone());
+        let id = asked.id;
+        let read = move |kept: &Kept| Registered {
+            installation: kept.installation,
+            news: kept.news(place),
+            members: kept.members(),
+        };
+        let write = move |kept: &mut Kept| {
             kept.rows.retain(|row| !asked.former.contains(&row.id));
             kept.rows.push(ReplicaRow {
                 id: asked.id,
-                name: asked.name.clone(),
+                name: asked.name,
                 program: asked.program,
-                formats: asked.formats.clone(),
+                formats: asked.formats,
                 position: None,
                 confirms: 0,
                 lease_ms: asked.lease_ms,
@@ -216,32 +246,36 @@ impl FeedCalls for Link {
                 key_ring: asked.key_ring,
                 expired: false,
             });
-            let installation = kept.installation;
-            Registered { installation, news: kept.news(asked.place), members: kept.members() }
+            true
         };
-        Ok(self.ask(answer).await)
+        Ok(self.transact(id, read, write).await.0)
     }
 
     async fn confirm(&self, asked: &Confirm) -> Result<Option<Confirmed>, StoreError> {
-        let (asked, notices) = (asked.clone(), self.database.notices.clone());
-        let answer = move |kept: &mut Kept| {
-            let standing = kept.standing(asked.place);
-            let row = kept.rows.iter_mut().find(|row| row.id == asked.id && !row.expired)?;
+        let (place, asked, notices) = (asked.place, asked.clone(), self.database.notices.clone());
+        let id = asked.id;
+        let read = move |kept: &Kept| Confirmed { news: kept.news(place), members: kept.members() };
+        let write = move |kept: &mut Kept| {
+            let stood = kept.standing(place) != EntryStands::Gone;
+            let Some(row) = kept.rows.iter_mut().find(|row| row.id == asked.id && !row.expired) else {
+                return false;
+            };
             row.confirms += 1;
             row.key_ring = asked.key_ring;
             row.fail_open = asked.fail_open;
-            let position = asked.place.map(|place| place.position).or(row.position);
-            if standing != EntryStands::Gone && position != row.position {
+            let position = place.map(|place| place.position).or(row.position);
+            if stood && position != row.position {
                 row.position = position;
                 let _ = notices.send(FeedNotice::Confirmed);
             }
-            Some(Confirmed { news: kept.news(asked.place), members: kept.members() })
+            true
         };
-        Ok(self.ask(answer).await)
+        let (confirmed, is_there) = self.transact(id, read, write).await;
+        Ok(is_there.then_some(confirmed))
     }
 
     async fn expire(&self, id: Uuid, confirms: u64) -> Result<bool, StoreError> {
-        let answer = |kept: &mut Kept| {
+        let write = move |kept: &mut Kept| {
             let is_it = |row: &ReplicaRow| row.id == id && row.confirms == confirms && !row.expired;
             let Some(at) = kept.rows.iter().position(is_it) else { return false };
             if kept.rows[at].fail_open {
@@ -251,11 +285,15 @@ impl FeedCalls for Link {
             }
             true
         };
-        Ok(self.ask(answer).await)
+        Ok(self.transact(id, |_| (), write).await.1)
     }
 
     async fn leave(&self, id: Uuid) -> Result<(), StoreError> {
-        self.ask(|kept| kept.rows.retain(|row| row.id != id)).await;
+        let write = move |kept: &mut Kept| {
+            kept.rows.retain(|row| row.id != id);
+            true
+        };
+        self.transact(id, |_| (), write).await;
         Ok(())
     }
 
