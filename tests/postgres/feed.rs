@@ -21,7 +21,7 @@ use palisade::edge::postgres::tls::DatabaseTls;
 use palisade::edge::postgres::writer::CommitWriter;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::ports::{
-    Change, Committed, ConfirmedBy, FeedSink, Position, SubscriptionError, Unmeasured,
+    Change, Committed, ConfirmedBy, FeedSink, Position, RecordFormats, SubscriptionError, Unmeasured,
 };
 use palisade_testing::conformance::{revocation, token};
 use palisade_testing::postgres::{Cluster, Database, Pooler, Way, Wire};
@@ -107,8 +107,7 @@ struct Member {
 fn plan(name: &str) -> ReplicaPlan {
     ReplicaPlan {
         name: name.to_owned(),
-        program: 1,
-        formats: "{\"user\":3}".to_owned(),
+        formats: RecordFormats::of_this_program(),
         lease: LEASE,
         fail_open: false,
         key_ring: 0,

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use super::{Change, RecordKind, task_version, user_version};
 
-/// The highest version of each kind of record that a program reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The highest version of each kind of record that a program reads. By default it reads none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecordFormats(BTreeMap<String, u8>);
 
 impl RecordFormats {

@@ -110,7 +110,7 @@ pub struct Registration {
     /// The registrations that it may have had before in this run. By those it believes no token any more.
     pub former: Vec<Uuid>,
     pub name: String,
-    pub program: u32,
+    pub program: i32,
     /// A JSON object.
     pub formats: String,
     pub lease_ms: u64,

@@ -237,7 +237,7 @@ impl FeedCalls for Link {
             kept.rows.push(ReplicaRow {
                 id: asked.id,
                 name: asked.name,
-                program: asked.program,
+                program: u32::try_from(asked.program).unwrap(),
                 formats: asked.formats,
                 position: None,
                 confirms: 0,

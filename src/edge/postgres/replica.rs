@@ -25,9 +25,10 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::feed::{Feed, FeedFault, Followed};
-use super::feed_calls::{EntryStands, FeedPlace, Registered, Registration, ReplicaRows};
+use super::feed_calls::{EntryStands, FeedPlace, Registered, Registration, ReplicaRow, ReplicaRows};
+use super::migrations::PROGRAM;
 use super::witness::{FeedWitness, WitnessFile};
-use palisade_core::ports::{FeedSink, StoreError};
+use palisade_core::ports::{FeedSink, RecordFormats, ReplicaFormats, StoreError};
 
 /// A confirmation is sent after this part of the lease.
 pub(super) const PARTS: u32 = 5;
@@ -43,10 +44,8 @@ const FORMER: usize = 16;
 pub struct ReplicaPlan {
     /// For people; two replicas may have the same.
     pub name: String,
-    /// The number of the program.
-    pub program: u32,
-    /// The highest version of each kind of record that the program reads: a JSON object, by the names of the kinds.
-    pub formats: String,
+    /// The highest version of each kind of record that the program reads.
+    pub formats: RecordFormats,
     /// How long it believes tokens after it has read its clock and confirmed the head of the feed.
     pub lease: Duration,
     /// Whether it goes on believing tokens after that, on a route at least.
@@ -169,13 +168,18 @@ impl Replica {
         Arc::clone(&self.inner.rows.borrow())
     }
 
-    /// The formats of records that each replica knows: its name, the number of its program and a JSON object. As
-    /// [`Replica::rows`].
+    /// Which records each replica can read, by the answer to the last confirmation; empty before that. One whose formats
+    /// cannot be read is taken to read none.
     #[must_use]
-    pub fn formats(&self) -> Vec<(String, u32, String)> {
+    pub fn formats(&self) -> Vec<ReplicaFormats> {
         let rows = self.rows();
         let live = rows.replicas.iter().filter(|row| !row.expired);
-        live.map(|row| (row.name.clone(), row.program, row.formats.clone())).collect()
+        let of = |row: &ReplicaRow| ReplicaFormats {
+            replica: row.name.clone(),
+            program: row.program,
+            formats: RecordFormats::from_json(&row.formats).unwrap_or_default(),
+        };
+        live.map(of).collect()
     }
 
     /// This replica has loaded the signing ring of this revision. It tells the others at once.
@@ -398,8 +402,8 @@ impl Inner {
             id,
             former: kept.former.clone(),
             name: self.plan.name.clone(),
-            program: self.plan.program,
-            formats: self.plan.formats.clone(),
+            program: PROGRAM,
+            formats: self.plan.formats.to_json(),
             lease_ms: u64::try_from(self.plan.lease.as_millis()).unwrap_or(u64::MAX),
             fail_open: self.fail_open.load(Ordering::Acquire),
             key_ring: self.key_ring.load(Ordering::Acquire),

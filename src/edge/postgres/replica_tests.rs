@@ -9,15 +9,14 @@ use super::feed::Feed;
 use super::feed_fakes::{Checked, Dice, FakeDatabase, FakeSink, Link, Way, clock};
 use super::replica::{Replica, ReplicaPlan, ReplicaState};
 use super::signals::FeedClock;
-use palisade_core::ports::{ConfirmedBy, Unmeasured};
+use palisade_core::ports::{ConfirmedBy, RecordFormats, Unmeasured};
 
 const LEASE: Duration = Duration::from_secs(5);
 
 fn plan(name: &str) -> ReplicaPlan {
     ReplicaPlan {
         name: name.to_owned(),
-        program: 1,
-        formats: "{\"user\":3}".to_owned(),
+        formats: RecordFormats::of_this_program(),
         lease: LEASE,
         fail_open: false,
         key_ring: 0,
@@ -259,7 +258,8 @@ async fn all_have_a_key_ring_once_each_has_told_so() {
     assert!(!a.replica.all_have_key_ring(4).await.unwrap());
     let formats = a.replica.formats();
     assert_eq!(formats.len(), 2);
-    assert_eq!(formats[0], ("a".to_owned(), 1, "{\"user\":3}".to_owned()));
+    assert_eq!((&*formats[0].replica, formats[0].program), ("a", 1));
+    assert_eq!(formats[0].formats, RecordFormats::of_this_program());
 }
 
 /// Members that are cut off, slow, killed and told old things at random. `late`: how many milliseconds each way and each
