@@ -146,6 +146,7 @@ async fn a_gateway_that_is_stopped_at_any_byte_of_its_message_holds_up_no_other(
         let held = stopped.commit(contended(revision));
         tokio::pin!(held);
         tokio::select! {
+            biased;
             made = held.as_mut() => panic!("after {bytes} bytes: {made:?}"),
             () = wire.stopped(Way::ToServer) => {}
         }
@@ -171,6 +172,7 @@ async fn a_gateway_that_is_stopped_in_the_answer_has_made_its_commit_and_holds_u
         let held = stopped.commit(contended(revision));
         tokio::pin!(held);
         tokio::select! {
+            biased;
             made = held.as_mut() => panic!("after {bytes} bytes: {made:?}"),
             () = wire.stopped(Way::ToClient) => {}
         }
@@ -193,7 +195,7 @@ async fn a_gateway_that_is_stopped_in_the_answer_has_made_its_commit_and_holds_u
 
 #[tokio::test]
 async fn a_caller_that_leaves_cancels_nothing() {
-    let (database, settings) = prepared(Cluster::shared()).await;
+    let (database, _direct) = prepared(Cluster::shared()).await;
     let wire = Wire::to(database.address).await;
     let writer = writer(&settings_at(&database, wire.address), 1).await;
     wire.hold_after(Way::ToServer, 10);
@@ -201,6 +203,7 @@ async fn a_caller_that_leaves_cancels_nothing() {
         let left = writer.commit(vec![revoked("left")]);
         tokio::pin!(left);
         tokio::select! {
+            biased;
             made = left.as_mut() => panic!("{made:?}"),
             () = wire.stopped(Way::ToServer) => {}
         }
