@@ -11,7 +11,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::failure::words_of_state;
 use super::numbers::{from_bigint, to_bigint};
 use super::record::{
     EncodedRecord, StandingRow, encode, encode_task, encode_user, lease_subject, newer, revocation_key,
@@ -325,8 +324,10 @@ pub enum CommitOutcome {
     Done { revocations: Vec<Revocation>, position: Option<Position> },
     /// It was taken back because of another transaction at the same time, and may be made again.
     Again { state: String },
-    /// It was taken back.
+    /// It was taken back, as the store's rules have it.
     Refused(CommitError),
+    /// It was taken back because the database could not do it.
+    Failed { state: String },
 }
 
 #[derive(Deserialize)]
@@ -412,7 +413,7 @@ fn outcome(answer: CommitAnswer) -> CommitOutcome {
         "email_taken" => refused(CommitError::EmailTaken),
         "username_taken" => refused(CommitError::UsernameTaken),
         "identity_taken" => refused(CommitError::IdentityTaken),
-        "failed" => refused(StoreError::Unavailable(words_of_state(&state, "")).into()),
+        "failed" => CommitOutcome::Failed { state },
         "older" => refused(match answer.older.and_then(OlderAnswer::error) {
             Some(older) => StoreError::OlderReplica(older).into(),
             None => unknown().into(),
@@ -524,7 +525,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(words(4).contains("the account 00000000-0000-0000-0000-000000000007"), "{}", words(4));
-        assert!(words(5).contains("disk is full") && words(6).contains("unknown word"), "{}", words(5));
+        assert!(matches!(&read[5], CommitOutcome::Failed { state } if state == "53100"));
+        assert!(words(6).contains("unknown word"), "{}", words(6));
         let CommitOutcome::Refused(CommitError::Store(StoreError::OlderReplica(older))) = &read[7] else {
             panic!("{:?}", read[7])
         };

@@ -84,6 +84,12 @@ impl DatabaseFailure {
     }
 }
 
+/// Whether an error with this SQLSTATE says something of the database, and nothing of what was to be written.
+#[must_use]
+pub fn is_of_the_database(state: &str) -> bool {
+    ["08", "25", "42", "53", "55", "57", "58", "F0", "XX"].iter().any(|class| state.starts_with(class))
+}
+
 /// Whether the server closes the connection with this error.
 fn ends_connection(error: &DbError) -> bool {
     let code = error.code().code();
@@ -159,6 +165,7 @@ mod tests {
         let words = words_of_state("23505", "duplicate key value ann@example.com");
         assert!(words.contains("23505") && !words.contains("ann"), "{words}");
         assert!(words_of_state("25006", "").contains("read-only"));
+        assert!(is_of_the_database("25006") && is_of_the_database("53100") && !is_of_the_database("22P05"));
     }
 
     #[test]

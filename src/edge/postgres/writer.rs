@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 
 use super::commit::{CommitOutcome, EncodedCommit, batch, outcomes, position};
 use super::connect::DatabasePool;
-use super::failure::{DatabaseFailure, FailureKind, words_of_state};
+use super::failure::{DatabaseFailure, FailureKind, is_of_the_database, words_of_state};
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{
     Acknowledgement, Change, CommitError, Committed, ConfirmedBy, Position, StoreError,
@@ -221,7 +221,6 @@ impl WriterState {
         let outcomes = match outcomes(&answer, waiting.len()) {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                self.failed(&error.to_string());
                 refuse(waiting, &error);
                 return None;
             }
@@ -230,9 +229,7 @@ impl WriterState {
         let is_written =
             |outcome: &CommitOutcome| matches!(outcome, CommitOutcome::Done { position: Some(_), .. });
         let failed = outcomes.iter().find_map(|outcome| match outcome {
-            CommitOutcome::Refused(CommitError::Store(error @ StoreError::Unavailable(_))) => {
-                Some(error.to_string())
-            }
+            CommitOutcome::Failed { state } if is_of_the_database(state) => Some(words_of_state(state, "")),
             _ => None,
         });
         match failed {
@@ -248,6 +245,7 @@ impl WriterState {
                     Ok(Made { revocations, position })
                 }
                 CommitOutcome::Refused(error) => Err(error),
+                CommitOutcome::Failed { state } => Err(unavailable(words_of_state(&state, "")).into()),
                 CommitOutcome::Again { state } => {
                     overtaken.0.push(queued);
                     overtaken.1 = state;
