@@ -16,6 +16,7 @@ use palisade_core::domain::account::User;
 use palisade_core::ports::{Change, CommitError, Position, StoreError};
 use palisade_testing::conformance::{link, revocation, token, user};
 use palisade_testing::postgres::{Cluster, Database, Pooler, Way, Wire};
+use tokio::sync::Notify;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// The longest that any step may take; a bound against hanging, never a measurement.
@@ -338,8 +339,9 @@ async fn what_was_acknowledged_is_there_though_connections_are_killed_in_the_mid
     let writer = Arc::new(writer(&settings, 2).await);
     let client = database.client().await;
     let mut callers = tokio::task::JoinSet::new();
+    let made_one = Arc::new(Notify::new());
     for caller in 0..8u128 {
-        let writer = Arc::clone(&writer);
+        let (writer, made_one) = (Arc::clone(&writer), Arc::clone(&made_one));
         callers.spawn(async move {
             let mut acknowledged = Vec::new();
             for n in 0..100u128 {
@@ -349,7 +351,10 @@ async fn what_was_acknowledged_is_there_though_connections_are_killed_in_the_mid
                     revoked(&id.to_string()),
                 ];
                 match writer.commit(changes).await {
-                    Ok(made) => acknowledged.push((id, feed_position(made.position))),
+                    Ok(made) => {
+                        acknowledged.push((id, feed_position(made.position)));
+                        made_one.notify_one();
+                    }
                     Err(CommitError::Store(StoreError::Unavailable(_))) => {
                         tokio::time::sleep(Duration::from_millis(2)).await;
                     }
@@ -364,13 +369,17 @@ async fn what_was_acknowledged_is_there_though_connections_are_killed_in_the_mid
     let mut killed = 0;
     let mut acknowledged = Vec::new();
     while !callers.is_empty() {
+        // Some after each commit that is acknowledged.
+        let kills = async {
+            made_one.notified().await;
+            value(&client, kill).await.parse::<u32>().unwrap()
+        };
         tokio::select! {
             Some(done) = callers.join_next() => acknowledged.extend(done.unwrap()),
-            count = value(&client, kill) => killed += count.parse::<u32>().unwrap(),
+            count = kills => killed += count,
         }
     }
-    assert!(killed > 0, "no connection was killed in the middle");
-    assert!(!acknowledged.is_empty());
+    assert!(killed > 0 && !acknowledged.is_empty(), "{killed} killed, {} acknowledged", acknowledged.len());
     for (id, at) in &acknowledged {
         let there = format!(
             "SELECT count(*) FROM palisade.users u, palisade.feed f WHERE u.id = '{}' AND f.position = {at}",
