@@ -9,6 +9,8 @@ mod conformance;
 mod crash;
 #[path = "postgres/fixture.rs"]
 mod fixture;
+#[path = "postgres/once.rs"]
+mod once;
 #[path = "postgres/place.rs"]
 mod place;
 

@@ -48,6 +48,7 @@ const MIGRATIONS: &[SchemaMigration] = &[
     SchemaMigration::expansion(1, include_str!("schema/001.sql")),
     SchemaMigration::expansion(2, include_str!("schema/commit_1.sql")),
     SchemaMigration::expansion(3, include_str!("schema/feed_1.sql")),
+    SchemaMigration::expansion(4, include_str!("schema/notes_1.sql")),
 ];
 
 /// Why the schema is not one that this program can serve with.

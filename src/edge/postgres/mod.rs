@@ -30,6 +30,7 @@ mod import;
 mod import_rows;
 mod leases;
 pub mod migrations;
+mod notes;
 pub mod numbers;
 mod read;
 pub mod record;

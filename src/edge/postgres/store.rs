@@ -21,8 +21,8 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
 use palisade_core::domain::username::Username;
 use palisade_core::ports::{
-    Change, CommitError, Committed, GONE_EVENTS_LIFE, Position, RecordKind, Store, StoreError, StoreStatus,
-    Subscription, SubscriptionError, Swept, Upgrade,
+    Change, CommitError, Committed, GONE_EVENTS_LIFE, Position, RecordKind, SharedNotes, Store, StoreError,
+    StoreStatus, Subscription, SubscriptionError, Swept, Upgrade,
 };
 use tokio::task::AbortHandle;
 use tokio_postgres::types::Type;
@@ -33,6 +33,7 @@ use super::connect::{DatabasePool, TextRow};
 use super::failure::DatabaseFailure;
 use super::leases::bytea;
 use super::migrations::{MigrationError, migrate};
+use super::notes::NoteWrites;
 use super::numbers::{from_bigint, moment, to_bigint};
 use super::read::{REVOCATION, Reads, column, known, many, one, revocation_in, revocations, row_limit};
 use super::record::{revocation_key, task_kind, token_version_key};
@@ -61,6 +62,7 @@ pub struct PostgresStore {
     pool: DatabasePool,
     writer: CommitWriter,
     sizes: Arc<Sizes>,
+    pub(super) note_writes: NoteWrites,
     looks: AbortHandle,
     /// An import is under way, or has failed.
     importing: AtomicBool,
@@ -106,6 +108,7 @@ impl PostgresStore {
             pool,
             writer,
             sizes,
+            note_writes: NoteWrites::default(),
             looks,
             importing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -500,6 +503,10 @@ impl Store for PostgresStore {
 
     async fn sweep(&self, now: UnixTime) -> Result<Swept, StoreError> {
         self.sweep_ended(now).await
+    }
+
+    fn shared_notes(&self) -> Option<&dyn SharedNotes> {
+        Some(self)
     }
 
     fn status(&self) -> StoreStatus {
