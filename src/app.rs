@@ -23,6 +23,7 @@ mod restart;
 mod running;
 pub(crate) mod secrets;
 mod serve;
+mod shared;
 mod sockets;
 mod state;
 mod upstream_files;
@@ -33,6 +34,8 @@ mod watch;
 pub(crate) use self::connections::{SHIPPED, callback_url, door, try_providers};
 pub use self::options::{Accept, Options};
 pub use self::running::{Demo, RunningGateway};
+/// For commands about a store that replicas share.
+pub(crate) use self::shared::{database_secrets, look_at_database};
 
 use std::sync::Arc;
 
@@ -58,9 +61,10 @@ pub async fn start_by(
     config: Config,
     options: Options,
 ) -> Result<RunningGateway, String> {
-    let opened = open::open(clock, config, options).await?;
-    let composed = compose::compose(opened).await?;
-    let bound = bind::bind(composed).await?;
-    let loaded = load::load(bound).await?;
-    serve::serve(loaded).await
+    // Boxed, because each of them holds much, and the compiler follows nested ones only so far.
+    let opened = Box::pin(open::open(clock, config, options)).await?;
+    let composed = Box::pin(compose::compose(opened)).await?;
+    let bound = Box::pin(bind::bind(composed)).await?;
+    let loaded = Box::pin(load::load(bound)).await?;
+    Box::pin(serve::serve(loaded)).await
 }

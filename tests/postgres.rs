@@ -19,3 +19,10 @@ mod commits;
 
 #[path = "postgres/feed.rs"]
 mod feed;
+
+#[path = "postgres/gateways.rs"]
+mod gateways;
+#[path = "postgres/secrets.rs"]
+mod secrets;
+#[path = "support/mod.rs"]
+mod support;

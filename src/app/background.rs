@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::state::ProcessState;
 use crate::edge::entropy::SystemEntropy;
-use crate::edge::jwt::Clocks;
+use crate::edge::jwt::{Clocks, SigningKeyRing};
 use crate::edge::proxy;
 use crate::edge::proxy::expiry::{self, Warning};
 use crate::edge::proxy::tls::Acceptor;
@@ -17,7 +17,7 @@ use crate::edge::store::LeaseLeft;
 use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::route::{Auth, FailMode};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Clock, Entropy, Store, StoreError};
+use palisade_core::ports::{Clock, Entropy, Keys, Store, StoreError};
 use palisade_core::service::clock::GuardedClock;
 use palisade_core::service::left_to_app::LeftToApp;
 use palisade_core::service::ongoing::Expiry;
@@ -38,6 +38,8 @@ const SWEEP: Duration = Duration::from_secs(60);
 const SWEEPER: Duration = Duration::from_secs(150);
 /// How often it is looked whether totals for the audit log are due.
 const LOOK_AT_TOTALS: Duration = Duration::from_secs(60);
+/// How often it is looked whether another replica has changed the ring of signing keys.
+const LOOK_AT_RING: Duration = Duration::from_secs(1);
 /// How often the wall clock is compared with the uptime.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How often the end of the certificate is looked at.
@@ -181,6 +183,47 @@ pub(super) async fn remember_clocks(clocks: Arc<Clocks>) {
         let saving = Arc::clone(&clocks);
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || saving.save()).await {
             tracing::warn!(%error, "what was seen of issuers' clocks is forgotten at the next restart");
+        }
+    }
+}
+
+/// Takes up what other replicas do to the ring of signing keys, and makes the next key sign where a start has found
+/// `tokens.algorithm` to be another than the active key's. Once that was so, other replicas decide: while they are brought
+/// up to date one by one, two of them may say otherwise.
+pub(super) async fn follow_ring(ring: SigningKeyRing, clock: Arc<dyn Clock>) {
+    let mut ticks = tokio::time::interval(LOOK_AT_RING);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_algorithm_awaited = ring.awaits_algorithm();
+    let mut is_failing = false;
+    loop {
+        ticks.tick().await;
+        let reading = ring.clone();
+        match tokio::task::spawn_blocking(move || reading.reload()).await {
+            Ok(Ok(is_changed)) => {
+                if is_changed {
+                    tracing::info!(
+                        "another replica has changed the ring of signing keys, which is in force here"
+                    );
+                }
+                is_failing = false;
+            }
+            Ok(Err(error)) if !is_failing => {
+                tracing::warn!(%error, "the ring of signing keys cannot be read; the one in force is kept");
+                is_failing = true;
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+        if !is_algorithm_awaited {
+            continue;
+        }
+        match ring.awaits_algorithm() {
+            false => is_algorithm_awaited = false,
+            true => match Keys::rotate(&ring, clock.reading()).await {
+                Ok(_) => tracing::info!(
+                    "tokens are signed by the algorithm that tokens.algorithm names from now on"
+                ),
+                Err(error) => tracing::debug!(%error, "tokens.algorithm is not in force yet"),
+            },
         }
     }
 }

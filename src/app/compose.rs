@@ -15,6 +15,7 @@ use super::credential;
 use super::levels::probe;
 use super::open::Opened;
 use super::operator::Operator;
+use super::options::Options;
 use super::state::ProcessState;
 use crate::config::{Config, error_lines};
 use crate::edge::browser_sessions::CookieVerdicts;
@@ -28,7 +29,7 @@ use crate::edge::proxy;
 use crate::edge::proxy::app_tokens::AppTokens;
 use crate::edge::proxy::capacity::{Capacity, Plan};
 use palisade_core::domain::account::Registration;
-use palisade_core::ports::{Meter, SecretStore};
+use palisade_core::ports::{FeedSink, Meter, SecretStore};
 use palisade_core::service::left_to_app::LeftToApp;
 use palisade_core::service::own_credentials::KnownCredentials;
 
@@ -38,6 +39,9 @@ pub(super) struct Composed {
     pub(super) notices: Vec<String>,
     pub(super) backend: Backend,
     pub(super) secrets: Arc<dyn SecretStore>,
+    /// Where the feed of a store that replicas share leads to.
+    pub(super) sink: Arc<dyn FeedSink>,
+    pub(super) options: Options,
     /// Notified after every change of the set of revocations.
     pub(super) revocations_changed: Arc<Notify>,
     pub(super) accounts: AccountWorkers,
@@ -61,6 +65,7 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         backend,
         store,
         secrets,
+        sink,
         revocations,
         revocations_changed,
         issuer_clocks,
@@ -167,7 +172,17 @@ pub(super) async fn compose(opened: Opened) -> Result<Composed, String> {
         serving: AtomicBool::new(false),
         loaded: AtomicBool::new(false),
     });
-    Ok(Composed { notices, backend, secrets, revocations_changed, accounts, operator, closing })
+    Ok(Composed {
+        notices,
+        backend,
+        secrets,
+        sink,
+        options,
+        revocations_changed,
+        accounts,
+        operator,
+        closing,
+    })
 }
 
 /// Says which way requests of our own leave: a variable of the environment may name a proxy that no file does.

@@ -84,12 +84,7 @@ pub(super) fn admit(
     accept: Accept,
 ) -> Result<Vec<String>, String> {
     // Those that cannot be used first: no flag makes them usable.
-    own_secrets::check_server_keys(secrets)?;
-    own_secrets::check_key(secrets, OwnSecret::PluginCacheKey)?;
-    own_secrets::find(secrets, OwnSecret::VaultKey)?;
-    if !credential::is_in_environment() {
-        own_secrets::find(secrets, OwnSecret::AdminCredential)?;
-    }
+    are_usable(secrets)?;
     let server_key = file_name(OwnSecret::ServerKey);
     let known_ring = known.get(server_key).map_or("", String::as_str);
     let now = checks(secrets, data_dir, known_ring);
@@ -144,9 +139,27 @@ pub(super) fn admit(
     Ok(notices)
 }
 
+/// Whether every secret that is kept, in whatever place, is one.
+///
+/// # Errors
+/// What is wrong with the first that is not, as one printable text.
+pub(super) fn are_usable(secrets: &dyn SecretStore) -> Result<(), String> {
+    own_secrets::check_server_keys(secrets)?;
+    own_secrets::check_key(secrets, OwnSecret::PluginCacheKey)?;
+    own_secrets::find(secrets, OwnSecret::VaultKey)?;
+    if !credential::is_in_environment() {
+        own_secrets::find(secrets, OwnSecret::AdminCredential)?;
+    }
+    Ok(())
+}
+
 /// Keeps what the files are known by, once the start has made those that were missing. Returns a notice when that
 /// fails: a full disk is no reason not to start.
 pub(super) async fn keep(store: &Backend, secrets: &dyn SecretStore, data_dir: &Path) -> Option<String> {
+    // The files beside them are each replica's own.
+    if secrets.is_shared() {
+        return None;
+    }
     // Under the key that signs from now on.
     let mut now = checks(secrets, data_dir, "");
     let known = store.key_checks().await.ok()?;

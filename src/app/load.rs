@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 
 use super::backend::Backend;
 use super::bind::Bound;
+use super::compose::Composed;
 use palisade_core::ports::Clock as _;
 use palisade_core::service::accounts::AccountError;
 use palisade_core::service::own_claims::TakenOver;
@@ -61,6 +62,28 @@ fn taken_over(claims: Result<TakenOver, AccountError>) -> Option<String> {
     }
 }
 
+/// Reads the set of revocations. A replica registers with the others first, and is believed once it has confirmed that it
+/// knows every one.
+///
+/// # Errors
+/// The set cannot be read, or the database has lost what was followed before; as one printable text.
+async fn revocations(composed: &Composed) -> Result<(), String> {
+    let (operator, state) = (&composed.operator, &composed.operator.state);
+    match &composed.backend {
+        Backend::Sled(_) => {
+            let loaded = state.revocations.load(&*state.store, state.clock.reading().earliest).await;
+            loaded.map_err(|error| error.to_string())
+        }
+        Backend::Postgres(shared) => {
+            Box::pin(shared.join(&operator.started, composed.options, Arc::clone(&composed.sink))).await?;
+            // What was published between the opening of the ring and the registration.
+            let ring = state.ring.clone();
+            let read = tokio::task::spawn_blocking(move || ring.reload()).await;
+            read.map_err(|error| error.to_string())?.map(drop).map_err(|error| error.to_string())
+        }
+    }
+}
+
 /// Loads what requests are decided by.
 ///
 /// # Errors
@@ -75,14 +98,16 @@ pub(super) async fn load(mut bound: Bound) -> Result<Loaded, String> {
     let (asked, loaded, early, claims) = tokio::join!(
         // No source but a file is waited for; `/readyz` waits for the first answer of each.
         issuers.begin(Duration::ZERO),
-        state.revocations.load(&*state.store, state.clock.reading().earliest),
+        Box::pin(revocations(&bound.composed)),
         tokio::time::timeout(PROVIDERS_FIRST, &mut loading),
         accounts.take_over_claims(),
     );
-    loaded.map_err(|error| error.to_string())?;
+    loaded?;
     match &bound.composed.backend {
         // No other process can write to it.
         Backend::Sled(_) => state.revocations.believe_for_ever(),
+        // It has read the set itself, after it had registered.
+        Backend::Postgres(_) => {}
     }
     bound.composed.notices.extend(asked.iter().filter(|news| news.is_worrying()).map(ToString::to_string));
     bound.composed.notices.extend(taken_over(claims));

@@ -1,23 +1,27 @@
 //! Phase 1 of a start, open: the data folder, the store, our secrets, the clock and the signing keys. A start that is
 //! refused before the store is opened has changed nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::backend::{self, Backend};
+use super::backend::Backend;
 use super::options::Options;
-use super::{files, key_checks, secrets, warnings};
-use crate::config::Config;
+use super::{files, key_checks, secrets, shared, warnings};
+use crate::config::{Config, StoreUrl};
 use crate::edge::clock::uptime;
 use crate::edge::data_dir;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::jwt::{Clocks, SigningKeyRing};
-use crate::edge::store::{CacheObserver, Doubts, Kept, MeterObserver, ObservedStore, RevocationCache};
+use crate::edge::own_secrets::FolderSecrets;
+use crate::edge::store::{
+    CacheObserver, Doubts, Kept, MeterObserver, ObservedStore, RevocationCache, SledStore,
+};
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::lease::LeaseHolder;
-use palisade_core::ports::{Clock, Entropy, SecretStore, Store};
+use palisade_core::ports::{Clock, Entropy, FeedSink, OwnSecret, SecretStore, Store};
 use palisade_core::service::clock::{GuardedClock, Uptime};
 
 /// What the phase made. Nothing runs yet beside the store's own threads.
@@ -32,6 +36,8 @@ pub(super) struct Opened {
     /// The store of `backend`, with what observes each commit.
     pub(super) store: Arc<dyn Store>,
     pub(super) secrets: Arc<dyn SecretStore>,
+    /// Where the feed of a store that replicas share leads to.
+    pub(super) sink: Arc<dyn FeedSink>,
     /// Not loaded yet.
     pub(super) revocations: Arc<RevocationCache>,
     /// Notified after every change of `revocations`.
@@ -59,19 +65,33 @@ pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options
 
     let data_dir = config.store.data_dir();
     data_dir::make(data_dir)?;
-    let secrets = backend::secrets(&config.store);
-    let backend = open_backend(&config, options, &*secrets, &mut notices)?;
+    let (backend, secrets) = match &config.store {
+        StoreUrl::Sled(folder) => {
+            let secrets: Arc<dyn SecretStore> = Arc::new(FolderSecrets::new(folder));
+            (open_sled(&config, folder, options, &*secrets, &mut notices)?, secrets)
+        }
+        StoreUrl::Postgres(settings) => {
+            let meter = metrics.replica();
+            let opening = Box::pin(shared::open(&config, settings, options, meter, &mut notices));
+            let backend = opening.await?;
+            let secrets = Arc::clone(&backend.secrets) as Arc<dyn SecretStore>;
+            (Backend::Postgres(Arc::new(backend)), secrets)
+        }
+    };
     let issuer_clocks = Arc::new(Clocks::open(data_dir)?);
     notices.extend(data_dir::tighten(data_dir)?);
 
     let revocations = Arc::new(RevocationCache::new(uptime_of(&clock)));
     let revocations_changed = Arc::new(Notify::new());
-    let store = observed(&backend, &meters, &revocations, &revocations_changed);
+    let (store, sink) = observed(&backend, &meters, &revocations, &revocations_changed);
     let clock = guard(clock, &*store).await?;
     let ring = SigningKeyRing::open(&config.tokens, Arc::clone(&secrets), clock.reading())
         .map_err(|error| error.to_string())?;
     if ring.made_keys() {
-        notices.push(format!("signing keys were made in {}", data_dir.display()));
+        notices.push(match secrets.is_shared() {
+            false => format!("signing keys were made in {}", data_dir.display()),
+            true => format!("signing keys were made: {}", secrets.place(OwnSecret::SigningKeys)),
+        });
     }
     Ok(Opened {
         config,
@@ -82,6 +102,7 @@ pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options
         backend,
         store,
         secrets,
+        sink,
         revocations,
         revocations_changed,
         issuer_clocks,
@@ -90,14 +111,14 @@ pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options
     })
 }
 
-/// Opens the store, once everything beside it in the data folder has been looked at.
-fn open_backend(
+/// Opens the store in the data folder, once everything beside it has been looked at.
+fn open_sled(
     config: &Config,
+    data_dir: &Path,
     options: Options,
     own: &dyn SecretStore,
     notices: &mut Vec<String>,
 ) -> Result<Backend, String> {
-    let data_dir = config.store.data_dir();
     let doubts = if options.accept.store_as_it_is { Doubts::Accept } else { Doubts::Refuse };
     let mut admitted = Vec::new();
     // A start that is refused changes nothing: all of this is looked at before the store is opened for use.
@@ -110,9 +131,9 @@ fn open_backend(
         }
         Clocks::open(data_dir).map(drop)
     };
-    let backend = Backend::open(&config.store, doubts, &mut admit)?;
+    let store = SledStore::open_admitted(data_dir, doubts, &mut admit).map_err(|error| error.to_string())?;
     notices.append(&mut admitted);
-    Ok(backend)
+    Ok(Backend::Sled(store))
 }
 
 /// The store with its observers: the metrics, and the set of revocations in memory.
@@ -121,11 +142,13 @@ fn observed(
     meters: &Arc<Meters>,
     revocations: &Arc<RevocationCache>,
     changed: &Arc<Notify>,
-) -> Arc<dyn Store> {
+) -> (Arc<dyn Store>, Arc<dyn FeedSink>) {
     let changed = Arc::clone(changed);
     let meter = Arc::new(MeterObserver(Arc::clone(meters) as _));
     let cache = CacheObserver::new(Arc::clone(revocations), Box::new(move || changed.notify_one()));
-    Arc::new(ObservedStore::new(backend.store(), vec![meter, Arc::new(cache)]))
+    let cache = Arc::new(cache);
+    let store = ObservedStore::new(backend.store(), vec![meter, Arc::clone(&cache) as _]);
+    (Arc::new(store), cache)
 }
 
 /// The uptime as `clock` tells it, or as the machine does.

@@ -107,6 +107,7 @@ impl RunningGateway {
         if let Err(error) = self.operator.state.clock.write(&*self.backend.store()).await {
             tracing::warn!(%error, "the mark of the clock was not written; the next start takes it for a longer stop");
         }
+        Box::pin(self.backend.leave()).await;
         // Closed, not dropped: a task that is being ended may hold on to it a moment longer.
         let backend = self.backend;
         if let Err(error) = tokio::task::spawn_blocking(move || backend.close()).await {

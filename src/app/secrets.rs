@@ -1,4 +1,4 @@
-//! The secrets in the data folder, looked at before a start goes by them.
+//! The gateway's own secrets, in the data folder or in the database, looked at before a start goes by them.
 //!
 //! A secret that is missing beside a populated store is not made anew unless the operator says so: what was derived
 //! from it or sealed with it would be lost, and the file may only be somewhere else. Nothing is written here.
@@ -6,10 +6,10 @@
 use std::fmt::Write;
 
 use super::options::Accept;
-use super::{backend, credential, key_checks};
-use crate::config::Config;
-use crate::edge::own_secrets::file_name;
-use crate::edge::store::Kept;
+use super::{credential, key_checks};
+use crate::config::{Config, StoreUrl};
+use crate::edge::own_secrets::{FolderSecrets, file_name};
+use crate::edge::store::{self, Kept};
 use palisade_core::ports::{OwnSecret, SecretStore};
 
 /// A secret that other data depends on.
@@ -52,10 +52,11 @@ fn missing(config: &Config, secrets: &dyn SecretStore, store: &Kept) -> Vec<Secr
     wanted
 }
 
-fn listed(missing: &[Secret]) -> String {
+fn listed(missing: &[Secret], secrets: &dyn SecretStore) -> String {
     missing.iter().fold(String::new(), |mut text, Secret { kept, lost }| {
+        let name = if secrets.is_shared() { kept.name() } else { file_name(*kept) };
         // The text can always grow.
-        let _ = write!(text, "\n  {}: {lost}", file_name(*kept));
+        let _ = write!(text, "\n  {name}: {lost}");
         text
     })
 }
@@ -79,11 +80,14 @@ pub(super) fn admit(
     }
     let missing = missing(config, secrets, store);
     if !missing.is_empty() && !accept.new_keys {
+        let (place, backup) = match &config.store {
+            StoreUrl::Sled(folder) => (folder.display().to_string(), "a backup of this folder"),
+            StoreUrl::Postgres(settings) => (format!("palisade.secrets of {}", settings.server), "a backup"),
+        };
         return Err(format!(
-            "secrets are missing from {}, although its store holds records:{}\nPut them back from a backup of this \
-             folder. To go on with new ones, and lose what is said here: palisade run --accept-new-keys",
-            config.store.data_dir().display(),
-            listed(&missing)
+            "secrets are missing from {place}, although its store holds records:{}\nPut them back from {backup}. To go \
+             on with new ones, and lose what is said here: palisade run --accept-new-keys",
+            listed(&missing, secrets)
         ));
     }
     let anew = |secret: &Secret| {
@@ -115,14 +119,15 @@ fn without_store(config: &Config, secrets: &dyn SecretStore) -> String {
 /// What `palisade check` can say without opening the store, which may be in use: the next start is refused when the
 /// store that lies in the folder holds records.
 pub(crate) fn check(config: &Config) -> Option<String> {
-    let data_dir = config.store.data_dir();
-    let secrets = backend::secrets(&config.store);
-    if !backend::is_there(&config.store) {
+    // A database is not connected to.
+    let StoreUrl::Sled(data_dir) = &config.store else { return None };
+    let secrets = FolderSecrets::new(data_dir);
+    if !store::is_there(data_dir) {
         let is_left = matches!(secrets.read(OwnSecret::ServerKey), Ok(Some(_)));
         return is_left
-            .then(|| format!("{}: store.url: {}", config.path.display(), without_store(config, &*secrets)));
+            .then(|| format!("{}: store.url: {}", config.path.display(), without_store(config, &secrets)));
     }
-    let missing = missing(config, &*secrets, &Kept::default());
+    let missing = missing(config, &secrets, &Kept::default());
     (!missing.is_empty()).then(|| {
         format!(
             "{}: store.url: there is a store in {}, but secrets are missing beside it:{}\nThe next start refuses to \
@@ -130,7 +135,7 @@ pub(crate) fn check(config: &Config) -> Option<String> {
              them with `palisade run --accept-new-keys`",
             config.path.display(),
             data_dir.display(),
-            listed(&missing)
+            listed(&missing, &secrets)
         )
     })
 }
@@ -141,7 +146,6 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::edge::own_secrets::FolderSecrets;
 
     const BARE: &str = "[tokens]\nissuer = \"http://i.test\"\naudience = \"api\"\n";
     const REFUSE: Accept = Accept { new_keys: false, store_as_it_is: false };

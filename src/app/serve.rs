@@ -32,8 +32,17 @@ use palisade_core::service::ongoing::Expiry;
 pub(super) async fn serve(loaded: Loaded) -> Result<RunningGateway, String> {
     let Loaded { bound: Bound { composed, admin, health, answering, cleartext, encrypted }, providers } =
         loaded;
-    let Composed { mut notices, backend, secrets: _, revocations_changed, accounts, operator, closing } =
-        composed;
+    let Composed {
+        mut notices,
+        backend,
+        secrets: _,
+        sink: _,
+        options: _,
+        revocations_changed,
+        accounts,
+        operator,
+        closing,
+    } = composed;
     let listen = cleartext.iter().map(local).collect::<Result<Vec<_>, _>>()?;
     let tls = encrypted.as_ref().map(|(tcp, _)| local(tcp)).transpose()?;
 
@@ -192,7 +201,7 @@ fn background_tasks(
         uses: accounts.session_uses(),
         leeway: started.tokens.leeway,
     };
-    vec![
+    let mut tasks = vec![
         spawn(background::cut_revoked(revocations_changed, Arc::clone(streams), Arc::clone(live))),
         spawn(background::watch_lease(Arc::clone(state), Arc::clone(streams), Arc::clone(live))),
         spawn(background::cut_expired(Arc::clone(streams), expiry, state.clock())),
@@ -201,7 +210,11 @@ fn background_tasks(
         spawn(background::watch_clock(Arc::clone(&state.clock), Arc::clone(&state.store))),
         spawn(background::sweep(Arc::clone(state))),
         spawn(background::tell_left_to_app(Arc::clone(&state.left_to_app))),
-    ]
+    ];
+    if started.store.postgres().is_some() {
+        tasks.push(spawn(background::follow_ring(state.ring.clone(), state.clock())));
+    }
+    tasks
 }
 
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> AbortHandle {

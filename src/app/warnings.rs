@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use crate::config::{Config, UpstreamOrigin};
+use palisade_core::domain::route::{Auth, FailMode};
 
 /// How long a name may take to be looked up. An upstream that is not known by then is not looked at.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,6 +26,40 @@ pub(crate) async fn about(config: &Config) -> Vec<String> {
     found.extend(readable_key(config));
     // What comes of a value, such as the host of an upstream, is not in the document whose messages hide it.
     found.into_iter().map(|line| config.redaction.hide(line)).collect()
+}
+
+/// What becomes of requests while the database fails over, for a store that several replicas share.
+pub(crate) fn about_failover(config: &Config) -> Option<String> {
+    let settings = config.store.postgres()?;
+    let with_tokens =
+        || config.routes.iter().map(|route| &route.policy).filter(|route| route.policy.auth != Auth::None);
+    let named = |fail: FailMode| {
+        let names: Vec<&str> =
+            with_tokens().filter(|route| route.fail == fail).map(|route| &*route.name).collect();
+        match names.len() {
+            0 => None,
+            1..=8 => Some(names.join(", ")),
+            more => Some(format!("{} and {} more", names[..8].join(", "), more - 8)),
+        }
+    };
+    let staleness = humantime::format_duration(settings.max_staleness);
+    let mut words = format!(
+        "{}: store.max_staleness = {staleness}: a failover of the database takes a minute or two as a rule. Until it is \
+         over, nothing is signed in, refreshed or revoked (503)",
+        config.path.display()
+    );
+    if let Some(names) = named(FailMode::Closed) {
+        words.push_str(&format!(
+            "; from {staleness} on, requests with a token or a session are refused with 503 and what they have opened is \
+             ended, on {names} (fail = \"closed\")"
+        ));
+    }
+    if let Some(names) = named(FailMode::Open) {
+        words.push_str(&format!(
+            "; tokens go on being believed on {names} (fail = \"open\"), those too that another replica revokes meanwhile"
+        ));
+    }
+    Some(config.redaction.hide(words))
 }
 
 /// A private key of `server.tls` that every user of the machine may read.

@@ -1,18 +1,22 @@
 //! Finding the running gateway: its admin address and the credential.
 //!
-//! Reads only the two keys it needs, so that `palisade reload` can still tell a running gateway about a
-//! configuration that is wrong elsewhere.
+//! Reads only the keys it needs, so that `palisade reload` can still tell a running gateway about a configuration that is
+//! wrong elsewhere.
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
+use crate::app;
+use crate::config::{self, StoreUrl, error_lines};
 use crate::edge::admin_client::AdminClient;
+use crate::edge::own_secrets;
+use palisade_core::ports::OwnSecret;
 
-/// Holds the credential when it is not in the data folder.
+/// Holds the credential when it is not to be read where the gateway keeps it.
 const CREDENTIAL_ENV: &str = "PALISADE_ADMIN_TOKEN";
 
 /// Asks the gateway that `config` belongs to.
@@ -23,8 +27,8 @@ pub(super) fn ask<F: Future<Output = Result<String, String>>>(
     config: &Path,
     question: impl FnOnce(AdminClient) -> F,
 ) -> Result<String, String> {
-    let (address, data) = place(config)?;
-    let client = AdminClient::new(address, credential(&data)?)?;
+    let address = address(config)?;
+    let client = AdminClient::new(address, credential(config)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -32,36 +36,52 @@ pub(super) fn ask<F: Future<Output = Result<String, String>>>(
     runtime.block_on(question(client))
 }
 
-/// The admin address and the data folder.
-fn place(config: &Path) -> Result<(SocketAddr, PathBuf), String> {
+/// The admin address.
+fn address(config: &Path) -> Result<SocketAddr, String> {
     let shown = config.display();
     let text = std::fs::read_to_string(config)
         .map_err(|error| format!("{shown} cannot be read: {error}; name the configuration with --config"))?;
     let table: toml::Table = text.parse().map_err(|error| format!("{shown} is not TOML: {error}"))?;
-    let text_at = |section: &str, key: &str, default: &str| -> Result<String, String> {
-        match table.get(section).and_then(|section| section.get(key)) {
-            None => Ok(default.to_owned()),
-            Some(toml::Value::String(text)) => Ok(text.clone()),
-            Some(_) => Err(format!("{shown}: {section}.{key} must be text, such as {default:?}")),
-        }
+    let admin = match table.get("server").and_then(|server| server.get("admin")) {
+        None => "127.0.0.1:9180",
+        Some(toml::Value::String(text)) => text,
+        Some(_) => return Err(format!("{shown}: server.admin must be text, such as \"127.0.0.1:9180\"")),
     };
-    let admin = text_at("server", "admin", "127.0.0.1:9180")?;
-    let address: SocketAddr = admin.parse().map_err(|_| {
+    admin.parse().map_err(|_| {
         format!("{shown}: server.admin is {admin:?}; it must be ADDRESS:PORT, such as 127.0.0.1:9180")
-    })?;
-    let url = text_at("store", "url", "sled:./data")?;
-    let folder = url
-        .strip_prefix("sled:")
-        .ok_or_else(|| format!("{shown}: store.url must begin with `sled:`, such as \"sled:./data\""))?;
-    Ok((address, config.parent().unwrap_or(Path::new("")).join(folder)))
+    })
 }
 
-fn credential(data: &Path) -> Result<SecretString, String> {
+/// The credential: from the environment, else from where the gateway keeps it.
+fn credential(config: &Path) -> Result<SecretString, String> {
     if let Ok(credential) = std::env::var(CREDENTIAL_ENV)
         && !credential.trim().is_empty()
     {
         return Ok(credential.trim().into());
     }
+    let (store, vault) = config::load_store(config).map_err(|errors| {
+        format!(
+            "{}\nWithout it the admin credential cannot be found; or set {CREDENTIAL_ENV}",
+            error_lines(&errors)
+        )
+    })?;
+    match &store {
+        StoreUrl::Sled(folder) => in_folder(folder),
+        StoreUrl::Postgres(settings) => {
+            let secrets = app::database_secrets(settings, &vault)?;
+            let found = own_secrets::find(&*secrets, OwnSecret::AdminCredential)
+                .map_err(|why| format!("{why}; or set {CREDENTIAL_ENV}"))?;
+            found.ok_or_else(|| {
+                format!(
+                    "there is no admin credential in {store}: it is made on the first start of a gateway; start one with \
+                     `palisade run`, or set {CREDENTIAL_ENV}"
+                )
+            })
+        }
+    }
+}
+
+fn in_folder(data: &Path) -> Result<SecretString, String> {
     let file = data.join("admin.token");
     let text = std::fs::read_to_string(&file).map(Zeroizing::new).map_err(|error| {
         let shown = file.display();
@@ -104,24 +124,31 @@ pub(super) fn token_or_stdin(given: Option<String>) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     #[test]
-    fn the_place_is_read_from_the_two_keys_alone() {
+    fn what_is_asked_is_found_whatever_else_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("c.toml");
-        std::fs::write(&file, "nonsense = 1\n").unwrap();
-        let found = place(&file).unwrap();
-        assert_eq!(found, ("127.0.0.1:9180".parse().unwrap(), folder.path().join("./data")));
-        std::fs::write(&file, "server.admin = \"127.0.0.1:1\"\nstore.url = \"sled:/var/p\"\n").unwrap();
-        assert_eq!(place(&file).unwrap(), ("127.0.0.1:1".parse().unwrap(), PathBuf::from("/var/p")));
-        std::fs::write(&file, "server.admin = \"here\"\n").unwrap();
-        assert!(place(&file).unwrap_err().contains("server.admin"));
+        std::fs::write(&file, "nonsense = 1\n[mail]\npassword = \"env:NO_SUCH_VARIABLE\"\n").unwrap();
+        assert_eq!(address(&file).unwrap(), "127.0.0.1:9180".parse().unwrap());
+        assert!(credential(&file).unwrap_err().contains("data/admin.token is made"));
+        let data = folder.path().join("p");
+        std::fs::create_dir(&data).unwrap();
+        std::fs::write(data.join("admin.token"), "credential\n").unwrap();
+        std::fs::write(&file, "server.admin = \"127.0.0.1:1\"\nstore.url = \"sled:p\"\n").unwrap();
+        assert_eq!(address(&file).unwrap(), "127.0.0.1:1".parse().unwrap());
+        assert_eq!(credential(&file).unwrap().expose_secret(), "credential");
+        std::fs::write(&file, "server.admin = \"here\"\nstore.url = \"mysql://x\"\n").unwrap();
+        assert!(address(&file).unwrap_err().contains("server.admin"));
+        assert!(credential(&file).unwrap_err().contains("store.url"));
     }
 
     #[test]
     fn a_missing_credential_names_the_cure() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(credential(folder.path()).unwrap_err().contains("palisade run"));
+        assert!(in_folder(folder.path()).unwrap_err().contains("palisade run"));
     }
 }

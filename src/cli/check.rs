@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use super::routes;
 use crate::app;
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, StoreUrl};
 use crate::edge::clock::SystemClock;
 use crate::edge::mail::Post;
 use crate::edge::pages::TemplatedPages;
@@ -18,17 +18,26 @@ use palisade_core::ports::Clock;
 const MOST_RULES: usize = 50;
 
 /// Prints `FILE: good, N routes`, the SHA-256 of the file and the order of its rules, or every error with its line on
-/// standard error. Exits 1 on errors.
+/// standard error. Exits 1 on errors. Connects to the database of a store that replicas share only if it is to `connect`.
 #[must_use]
-pub fn run(path: &Path) -> ExitCode {
+pub fn run(path: &Path, connect: bool) -> ExitCode {
     match load(path) {
         Ok(config) => {
             let written = config.warnings.iter().chain(&config.unsent_emails).cloned();
             for warning in written.chain(look_around(&config)).chain(config.exposures.iter().cloned()) {
                 eprintln!("warning: {warning}");
             }
-            if let Some(warning) = store::look(config.store.data_dir()) {
-                eprintln!("warning: {}: store.url: {warning}", path.display());
+            let database = if connect { look_at_database(&config) } else { Ok(Vec::new()) };
+            match (&config.store, &database) {
+                (StoreUrl::Sled(folder), _) => {
+                    if let Some(warning) = store::look(folder) {
+                        eprintln!("warning: {}: store.url: {warning}", path.display());
+                    }
+                }
+                (StoreUrl::Postgres(_), Ok(warnings)) => warnings
+                    .iter()
+                    .for_each(|warning| eprintln!("warning: {}: store.url: {warning}", path.display())),
+                (StoreUrl::Postgres(_), Err(why)) => eprintln!("{}: store.url: {why}", path.display()),
             }
             let (errors, warnings) = app::key_files::about(&config);
             warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
@@ -38,7 +47,8 @@ pub fn run(path: &Path) -> ExitCode {
             warn_of_expiry(&config);
             let missing = app::secrets::check(&config);
             missing.iter().for_each(|missing| eprintln!("{missing}"));
-            if !try_providers(&config) || !errors.is_empty() || !faults.is_empty() || missing.is_some() {
+            let is_bad = !errors.is_empty() || !faults.is_empty() || missing.is_some() || database.is_err();
+            if !try_providers(&config) || is_bad {
                 return ExitCode::FAILURE;
             }
             let count = |number: usize, noun: &str| {
@@ -52,6 +62,9 @@ pub fn run(path: &Path) -> ExitCode {
             };
             println!("{}: good{routes}{providers}", path.display());
             println!("{}: sha256 {}", path.display(), config.hash);
+            if let Some(failover) = app::warnings::about_failover(&config) {
+                println!("{failover}");
+            }
             if let Some(rules) = order_of_rules(&config) {
                 println!("\n{rules}");
             }
@@ -85,6 +98,13 @@ fn look_around(config: &Config) -> Vec<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     // Without a runtime the providers cannot be tried either; that check reports why.
     runtime.map_or_else(|_| Vec::new(), |runtime| runtime.block_on(app::warnings::about(config)))
+}
+
+/// What is to be known of the database of a store that replicas share; nothing of another store.
+fn look_at_database(config: &Config) -> Result<Vec<String>, String> {
+    let Some(settings) = config.store.postgres() else { return Ok(Vec::new()) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| error.to_string())?.block_on(app::look_at_database(settings))
 }
 
 /// Warns of a certificate of `server.tls` that ends soon.

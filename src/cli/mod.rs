@@ -70,7 +70,11 @@ enum Command {
     },
     /// Check the configuration and the components of its providers, and tell every error at once; exit 1 if
     /// there is one.
-    Check,
+    Check {
+        /// Also connect to the database of store.url, where it is one, and look at its settings.
+        #[arg(long)]
+        connect: bool,
+    },
     /// Show the rules of all routes in the order in which they decide, or which one answers a request.
     ///
     /// Reads the configuration; needs no running gateway.
@@ -359,7 +363,7 @@ pub fn main() -> ExitCode {
     let config = cli.config.as_path();
     let done = match cli.command {
         Command::Run { demo, accept } => return run::run(config, Options { demo, accept: accept.into() }),
-        Command::Check => return check::run(config),
+        Command::Check { connect } => return check::run(config, connect),
         Command::Routes { command, output } => routes::run(config, command.as_ref(), &output),
         Command::Token(Token::Verify { jwks, signature_only }) => {
             return token_verify::run(&jwks, signature_only);

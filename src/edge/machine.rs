@@ -37,6 +37,15 @@ pub fn descriptor_limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
+/// What the machine is called, for people; `gateway` where it does not say.
+#[must_use]
+pub fn host_name() -> String {
+    let named =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").ok().or_else(|| std::env::var("HOSTNAME").ok());
+    let named = named.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    named.unwrap_or_else(|| "gateway".to_owned())
+}
+
 /// How many descriptors are open; `None` where the system has no folder that lists them.
 #[must_use]
 pub fn open_descriptors() -> Option<u64> {

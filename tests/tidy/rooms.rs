@@ -248,6 +248,7 @@ pub const ROOMS: &[Room] = &[
             "tokio_postgres_rustls",
             "tracing",
             "uuid",
+            "zeroize",
         ],
     },
     Room {

@@ -439,6 +439,12 @@ pub fn position(feed: i64, number: i64) -> Position {
     Position::from_bytes(bytes)
 }
 
+/// Whether it is the position of an entry of the feed: of a commit that put a revocation in force.
+#[must_use]
+pub fn is_entry(position: Position) -> bool {
+    position.to_bytes()[8..] == [0; 8]
+}
+
 /// The position in the feed that a position names: what a follower has seen who has come to it.
 #[must_use]
 pub fn feed_position(position: Position) -> u64 {

@@ -38,6 +38,8 @@ mod records;
 pub mod replica;
 #[cfg(test)]
 mod replica_tests;
+pub mod secrets;
+pub mod server;
 pub mod settings;
 pub mod signals;
 mod snapshot;

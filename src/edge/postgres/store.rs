@@ -1,8 +1,8 @@
 //! The store in PostgreSQL: what it is made of, and every question that is asked of it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use palisade_core::domain::account::{User, UserId};
@@ -28,9 +28,10 @@ use tokio::task::AbortHandle;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::commit::position;
+use super::commit::{feed_position, is_entry, position};
 use super::connect::{DatabasePool, TextRow};
 use super::failure::DatabaseFailure;
+use super::feed::Feed;
 use super::leases::bytea;
 use super::migrations::{MigrationError, migrate};
 use super::notes::NoteWrites;
@@ -63,6 +64,8 @@ pub struct PostgresStore {
     writer: CommitWriter,
     sizes: Arc<Sizes>,
     pub(super) note_writes: NoteWrites,
+    /// By which commits that revoke something are acknowledged.
+    feed: OnceLock<Arc<Feed>>,
     looks: AbortHandle,
     /// An import is under way, or has failed.
     importing: AtomicBool,
@@ -109,10 +112,32 @@ impl PostgresStore {
             writer,
             sizes,
             note_writes: NoteWrites::default(),
+            feed: OnceLock::new(),
             looks,
             importing: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }))
+    }
+
+    /// From now on a commit that revokes something is acknowledged once it is in force at every replica. Of several, the
+    /// first feed counts.
+    pub fn acknowledge_by(&self, feed: Arc<Feed>) {
+        // Set before: it stays.
+        let _ = self.feed.set(feed);
+    }
+
+    /// Waits until what this commit revoked is in force at every replica.
+    async fn acknowledged(&self, mut committed: Committed) -> Result<Committed, CommitError> {
+        let Some(feed) = self.feed.get() else { return Ok(committed) };
+        if committed.revocations.is_empty() || !is_entry(committed.position) {
+            return Ok(committed);
+        }
+        let since = feed.uptime();
+        let at = feed_position(committed.position);
+        feed.committed(at);
+        committed.acknowledgement.by = feed.acknowledge(at, since).await?;
+        committed.acknowledgement.took += feed.uptime().saturating_sub(since);
+        Ok(committed)
     }
 
     /// Later calls return errors. What is under way is answered. Dropping the store does the same.
@@ -240,7 +265,8 @@ impl Drop for PostgresStore {
 impl Store for PostgresStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         self.reading()?;
-        self.writer.commit(changes).await
+        let committed = self.writer.commit(changes).await?;
+        self.acknowledged(committed).await
     }
 
     fn position(&self) -> Position {

@@ -1,0 +1,197 @@
+//! A store that several replicas share: how the configuration leads to it, and what a start looks at before it serves.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::options::Options;
+use super::{key_checks, secrets};
+use crate::config::{Config, PostgresHost, PostgresServer, PostgresTls, SharedStore, Vault};
+use crate::edge::clock::uptime;
+use crate::edge::data_dir::{self, FolderLock};
+use crate::edge::jwt::SigningKeyRing;
+use crate::edge::machine;
+use crate::edge::postgres::connect::DatabasePool;
+use crate::edge::postgres::feed::Feed;
+use crate::edge::postgres::feed_database::FeedDatabase;
+use crate::edge::postgres::replica::{Replica, ReplicaPlan};
+use crate::edge::postgres::secrets::DatabaseSecrets;
+use crate::edge::postgres::settings::PostgresSettings;
+use crate::edge::postgres::tls::DatabaseTls;
+use crate::edge::postgres::{PostgresStore, migrations, server};
+use crate::edge::store::Kept;
+use crate::edge::vault::VaultKeyRing;
+use palisade_core::domain::route::{Auth, FailMode};
+use palisade_core::ports::{FeedSink, RecordFormats, ReplicaMeter, SecretStore, Store, StoreError};
+
+/// An open store of this kind, with what belongs to this replica alone.
+pub(super) struct SharedBackend {
+    pub(super) store: Arc<PostgresStore>,
+    pub(super) secrets: Arc<DatabaseSecrets>,
+    feed: Arc<Feed>,
+    /// From [`SharedBackend::join`] on.
+    replica: OnceLock<Arc<Replica>>,
+    /// Of `store.data`; `None` once the store is closed.
+    folder: Mutex<Option<FolderLock>>,
+}
+
+impl SharedBackend {
+    /// Registers with the other replicas, reads the set of revocations into `sink`, and waits until it is confirmed that the
+    /// set is whole.
+    ///
+    /// # Errors
+    /// The database has lost what was followed before; as one printable text.
+    pub(super) async fn join(
+        &self,
+        config: &Config,
+        options: Options,
+        sink: Arc<dyn FeedSink>,
+    ) -> Result<(), String> {
+        let Some(settings) = config.store.postgres() else { return Ok(()) };
+        let plan = ReplicaPlan {
+            name: format!("{} {}", machine::host_name(), config.server.admin),
+            formats: RecordFormats::of_this_program(),
+            lease: settings.max_staleness,
+            fail_open: serves_on(config),
+            key_ring: self.secrets.ring_revision(),
+            accept: options.accept.store_as_it_is,
+            folder: Some(settings.data.clone()),
+        };
+        let started = || Arc::new(Replica::start(Arc::clone(&self.feed), plan, sink));
+        let replica = Arc::clone(self.replica.get_or_init(started));
+        let telling = Arc::clone(&replica);
+        self.secrets.tell_of_ring(Box::new(move |revision| telling.set_key_ring(revision)));
+        replica.serving().await
+    }
+
+    /// Leaves the other replicas, which need not wait for this one any more.
+    pub(super) async fn leave(&self) {
+        if let Some(replica) = self.replica.get() {
+            replica.leave().await;
+        }
+    }
+
+    /// Closes the store for every holder, and frees the folder. Blocks.
+    pub(super) fn close(&self) {
+        self.store.close();
+        drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// How one of the servers of the store is connected to.
+///
+/// # Errors
+/// The authorities that it is to be verified with cannot be used; as one printable text.
+fn connection(store: &SharedStore, server: &PostgresServer) -> Result<PostgresSettings, String> {
+    let tls = match server.tls {
+        PostgresTls::Off => DatabaseTls::Off,
+        PostgresTls::Verify => {
+            DatabaseTls::verified(store.ca.as_deref()).map_err(|why| format!("store.ca: {why}"))?
+        }
+    };
+    let hosts = server.hosts.iter().map(|host| match host {
+        PostgresHost::Tcp { host, port } => (host.clone(), *port),
+        PostgresHost::Socket { folder, port } => (folder.display().to_string(), *port),
+    });
+    let password = server.password.clone().map(|password| Arc::new(move || password.now()) as _);
+    Ok(PostgresSettings {
+        hosts: hosts.collect(),
+        user: server.user.clone(),
+        database: server.database.clone(),
+        password,
+        tls,
+        size: store.connections,
+    })
+}
+
+/// The secrets in the database. Connects to nothing yet.
+///
+/// # Errors
+/// What keeps them from being read at all, as one printable text.
+fn secrets_in(store: &SharedStore, vault: &Vault) -> Result<DatabaseSecrets, String> {
+    let settings = connection(store, &store.server)?;
+    DatabaseSecrets::new(&settings, store.server.to_string(), Arc::new(VaultKeyRing::new(&vault.keys)?))
+}
+
+/// The secrets in the database, for a command beside the gateway.
+///
+/// # Errors
+/// What keeps them from being read at all, as one printable text.
+pub(crate) fn database_secrets(store: &SharedStore, vault: &Vault) -> Result<Arc<dyn SecretStore>, String> {
+    Ok(Arc::new(secrets_in(store, vault)?))
+}
+
+/// What is to be known of the database, one line each: for `palisade check`. Changes nothing.
+///
+/// # Errors
+/// It cannot be reached, or cannot be served from; as one printable text.
+pub(crate) async fn look_at_database(store: &SharedStore) -> Result<Vec<String>, String> {
+    let pool = DatabasePool::new(connection(store, &store.server)?.with_size(1));
+    let pool = pool.map_err(|failure| failure.to_string())?;
+    let mut lines = server::doubts(&pool).await.map_err(|failure| failure.to_string())?;
+    if !migrations::is_current(&pool).await.map_err(|error| error.to_string())? {
+        lines.push(
+            "the schema of the database is not made yet, or is older: the next start brings it up to date"
+                .to_owned(),
+        );
+    }
+    Ok(lines)
+}
+
+/// Opens the store: the folder first, then the schema, then what the secrets say.
+///
+/// # Errors
+/// What kept it from that, with advice, as one printable text.
+pub(super) async fn open(
+    config: &Config,
+    settings: &SharedStore,
+    options: Options,
+    meter: Arc<dyn ReplicaMeter>,
+    notices: &mut Vec<String>,
+) -> Result<SharedBackend, String> {
+    let folder = data_dir::lock(&settings.data)?;
+    let connection = connection(settings, &settings.server)?;
+    let own = Arc::new(secrets_in(settings, &config.vault)?);
+    let failed = |why: &dyn std::fmt::Display| format!("store.url: {}: {why}", settings.server);
+    let pool = DatabasePool::new(connection.with_size(1)).map_err(|failure| failed(&failure))?;
+    let notices_at = DatabasePool::new(self::connection(settings, &settings.feed)?.with_size(1));
+    let notices_at = notices_at.map_err(|failure| failed(&failure))?;
+    let store = Box::pin(PostgresStore::open(connection)).await.map_err(|error| failed(&error))?;
+    notices.extend(server::doubts(&pool).await.map_err(|failure| failed(&failure))?);
+    key_checks::are_usable(&*own)?;
+    if config.tokens.key.is_none() {
+        SigningKeyRing::look(&*own).map_err(|error| error.to_string())?;
+    }
+    let is_populated = is_populated(&*store).await.map_err(|error| failed(&error))?;
+    let kept = Kept { is_new: false, is_populated, key_checks: Ok(BTreeMap::new()) };
+    notices.extend(secrets::admit(config, &*own, &kept, options.accept)?);
+    match own.seal_anew().map_err(|error| error.to_string())? {
+        0 => {}
+        sealed => notices.push(format!("{sealed} secrets in the database were sealed with another key: they are sealed with the first of vault.keys now")),
+    }
+    let calls = FeedDatabase::new(&pool, &notices_at).map_err(|error| failed(&error))?;
+    let feed = Arc::new(Feed::start(Arc::new(calls), Arc::new(uptime), meter));
+    store.acknowledge_by(Arc::clone(&feed));
+    Ok(SharedBackend {
+        store,
+        secrets: own,
+        feed,
+        replica: OnceLock::new(),
+        folder: Mutex::new(Some(folder)),
+    })
+}
+
+/// Whether anything of this configuration takes tokens while the revocations are not confirmed.
+fn serves_on(config: &Config) -> bool {
+    let is_open = |route: &crate::config::Route| {
+        route.policy.fail == FailMode::Open && route.policy.policy.auth != Auth::None
+    };
+    config.store.postgres().is_some_and(|store| store.fail == FailMode::Open)
+        || config.routes.iter().any(is_open)
+}
+
+/// Whether there are records beside those that a start itself writes.
+async fn is_populated(store: &dyn Store) -> Result<bool, StoreError> {
+    Ok(!store.users(None, 1).await?.is_empty()
+        || !store.all_sessions(None, 1).await?.is_empty()
+        || !store.recent_revocations(1).await?.is_empty())
+}

@@ -1,0 +1,119 @@
+//! What the server's settings mean for what is acknowledged: said at a start, and by `palisade check --connect`.
+
+use super::connect::DatabasePool;
+use super::failure::DatabaseFailure;
+
+/// What the server is set to.
+#[derive(Debug, Default)]
+struct ServerSettings {
+    fsync: String,
+    full_page_writes: String,
+    synchronous_commit: String,
+    synchronous_standby_names: String,
+    /// Standbys that receive from it now.
+    standbys: i64,
+    is_read_only: bool,
+}
+
+/// What an operator should know of the server's settings, one line each.
+///
+/// # Errors
+/// [`DatabaseFailure`]: they cannot be read.
+pub async fn doubts(pool: &DatabasePool) -> Result<Vec<String>, DatabaseFailure> {
+    let sql = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
+               current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
+               (SELECT count(*) FROM pg_catalog.pg_stat_replication), \
+               pg_catalog.pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean";
+    let rows = pool.read(sql, &[]).await?;
+    let settings = rows.first().map(|row| ServerSettings {
+        fsync: row.get(0),
+        full_page_writes: row.get(1),
+        synchronous_commit: row.get(2),
+        synchronous_standby_names: row.get(3),
+        standbys: row.get(4),
+        is_read_only: row.get(5),
+    });
+    Ok(settings.iter().flat_map(in_words).collect())
+}
+
+fn in_words(settings: &ServerSettings) -> Vec<String> {
+    let mut words = Vec::new();
+    if settings.fsync == "off" {
+        words.push(
+            "the database does not wait for its disk (fsync = off): a power loss damages it, and loses what was acknowledged. \
+             Set fsync = on"
+                .to_owned(),
+        );
+    }
+    if settings.full_page_writes == "off" {
+        words.push(
+            "the database does not protect pages that are written half (full_page_writes = off): set it to on unless its \
+             file system does"
+                .to_owned(),
+        );
+    }
+    if settings.synchronous_commit == "off" {
+        words.push(
+            "synchronous_commit is off by default in the database. Palisade turns it on for each of its own writes; what else \
+             writes to this database may lose the last moments in a crash"
+                .to_owned(),
+        );
+    }
+    if settings.standbys > 0 && settings.synchronous_standby_names.trim().is_empty() {
+        let standbys = match settings.standbys {
+            1 => "a standby".to_owned(),
+            more => format!("{more} standbys"),
+        };
+        words.push(format!(
+            "the database has {standbys} and waits for none (synchronous_standby_names is empty): a failover loses what the \
+             standby had not received, acknowledged revocations among it. Palisade refuses tokens after such a failover \
+             until an operator's word; to lose nothing, name standbys, such as synchronous_standby_names = 'ANY 1 (*)'"
+        ));
+    }
+    if settings.is_read_only {
+        words.push(
+            "the database is read-only: a standby, or a primary that takes no writes. Nothing can be served"
+                .to_owned(),
+        );
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> ServerSettings {
+        let on = || "on".to_owned();
+        ServerSettings {
+            fsync: on(),
+            full_page_writes: on(),
+            synchronous_commit: on(),
+            synchronous_standby_names: String::new(),
+            standbys: 0,
+            is_read_only: false,
+        }
+    }
+
+    #[test]
+    fn a_server_that_may_lose_what_it_acknowledged_is_told_of() {
+        assert_eq!(in_words(&settings()), [""; 0]);
+        let named =
+            ServerSettings { standbys: 2, synchronous_standby_names: "ANY 1 (*)".to_owned(), ..settings() };
+        assert_eq!(in_words(&named), [""; 0]);
+        for (odd, word) in [
+            (ServerSettings { standbys: 1, ..settings() }, "a standby and waits for none"),
+            (ServerSettings { standbys: 3, ..settings() }, "3 standbys"),
+            (ServerSettings { fsync: "off".to_owned(), ..settings() }, "fsync = off"),
+            (ServerSettings { full_page_writes: "off".to_owned(), ..settings() }, "full_page_writes"),
+            (
+                ServerSettings { synchronous_commit: "off".to_owned(), ..settings() },
+                "synchronous_commit is off",
+            ),
+            (ServerSettings { is_read_only: true, ..settings() }, "read-only"),
+        ] {
+            let said = in_words(&odd);
+            assert!(said.len() == 1 && said[0].contains(word), "{said:?}");
+        }
+    }
+}
