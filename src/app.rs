@@ -11,6 +11,7 @@ mod bind;
 mod compose;
 mod connections;
 mod credential;
+mod fail_modes;
 pub(crate) mod files;
 mod key_checks;
 pub(crate) mod key_files;

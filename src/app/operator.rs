@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::connections::ConnectionsHandle;
 use super::state::ProcessState;
-use super::{restart, warnings};
+use super::{fail_modes, restart, warnings};
 use crate::config::{self, Config, Sources};
 use crate::edge::mail::Post;
 use crate::edge::pages::TemplatedPages;
@@ -66,6 +66,8 @@ impl Control for Operator {
             notices.insert(0, notice);
         }
         notices.extend(restart::lost_vault_key(&self.started, &config));
+        notices.extend(fail_modes::keep_registered(&self.started, &mut config));
+        config.store.clone_from(&self.started.store);
         // The ring signs, revocations are kept, and links are made by what the start read: a verifier that went by
         // anything else would refuse our own valid tokens.
         config.tokens = self.started.tokens.clone();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::fail_modes;
 use crate::config::{Config, UpstreamOrigin};
 use crate::edge::demo;
 use crate::edge::fetch::HttpFetch;
@@ -18,7 +19,6 @@ use crate::edge::store::RevocationCache;
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::opaque::ServerKey;
-use palisade_core::domain::route::FailMode;
 use palisade_core::domain::same_origin::OwnOrigins;
 use palisade_core::domain::table::Table;
 use palisade_core::ports::{BrowserSessions, Clock, FirstVerified, Meter, Revocations, Store};
@@ -125,7 +125,7 @@ impl ProcessState {
                 authenticator: Authenticator {
                     verifier: Arc::new(verifier),
                     revocations: Arc::clone(&self.revocations) as Arc<dyn Revocations>,
-                    fail: config.store.postgres().map_or(FailMode::Closed, |settings| settings.fail),
+                    fail: fail_modes::of_store(config),
                     clock: self.clock(),
                 },
             },
