@@ -22,6 +22,8 @@ mod feed;
 
 #[path = "postgres/gateways.rs"]
 mod gateways;
+#[path = "postgres/same.rs"]
+mod same;
 #[path = "postgres/secrets.rs"]
 mod secrets;
 #[path = "support/mod.rs"]

@@ -13,6 +13,7 @@ use palisade::edge::postgres::migrations::{MigrationError, SchemaMigration, appl
 use palisade::edge::postgres::tls::DatabaseTls;
 use palisade::edge::postgres::writer::{CommitWriter, WAITING};
 use palisade_core::domain::account::User;
+use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{Change, CommitError, Position, StoreError};
 use palisade_testing::conformance::{link, revocation, token, user};
 use palisade_testing::postgres::{Cluster, Database, Pooler, Way, Wire};
@@ -192,6 +193,36 @@ async fn a_gateway_that_is_stopped_in_the_answer_has_made_its_commit_and_holds_u
         eventually("it takes writes again", || stopped.is_writable()).await;
     }
     assert_eq!(value(&database.client().await, "SELECT revision FROM palisade.users").await, "6");
+}
+
+/// More than sockets hold between a server that sends and a client that does not read.
+const LONG_ANSWER: usize = 6 << 20;
+
+#[tokio::test]
+async fn a_gateway_that_does_not_read_a_long_answer_holds_up_no_other() {
+    let (database, settings) = prepared(Cluster::shared()).await;
+    let other = writer(&settings, 1).await;
+    let wire = Wire::to(database.address).await;
+    let stopped = writer(&settings_at(&database, wire.address), 1).await;
+    wire.hold_after(Way::ToClient, 0);
+    let reason = "x".repeat(4096);
+    let many = (0..LONG_ANSWER / reason.len()).map(|n| {
+        let made = revocation(token(&n.to_string()), 1, 100);
+        Change::Revoke(Revocation { reason: Some(reason.clone()), ..made })
+    });
+    let held = stopped.commit(many.collect());
+    tokio::pin!(held);
+    let client = database.client().await;
+    tokio::select! {
+        biased;
+        made = held.as_mut() => panic!("{made:?}"),
+        () = until(&client, "SELECT count(*) FROM palisade.feed", "1") => {}
+    }
+    let made = soon(other.commit(vec![revoked("0")])).await.unwrap();
+    assert!(made.acknowledgement.took < Duration::from_secs(2), "{made:?}");
+    assert_eq!(made.revocations[0].reason.as_ref(), Some(&reason));
+    wire.restore();
+    assert_eq!(soon(held).await.unwrap().revocations.len(), LONG_ANSWER / reason.len());
 }
 
 #[tokio::test]

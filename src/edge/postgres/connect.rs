@@ -133,6 +133,15 @@ impl DatabasePool {
         session.write(sql, MESSAGE_TIMEOUT).await.inspect_err(|failure| self.note(failure))
     }
 
+    /// As [`DatabaseSession::call`], on a connection of the pool. Never tried again.
+    ///
+    /// # Errors
+    /// [`DatabaseFailure`].
+    pub async fn call(&self, call: &str) -> Result<Option<String>, DatabaseFailure> {
+        let session = self.session().await?;
+        session.call(call, MESSAGE_TIMEOUT).await.inspect_err(|failure| self.note(failure))
+    }
+
     /// A connection that is no part of the pool, with the notifications that come to it: for `LISTEN`. They end when the
     /// connection does. Of more than 1,024 that wait the later ones are dropped.
     ///
@@ -261,6 +270,31 @@ impl DatabaseSession {
     /// [`DatabaseFailure`].
     pub async fn write(&self, sql: &str, within: Duration) -> Result<Vec<TextRow>, DatabaseFailure> {
         self.message(&format!("{WRITE}{sql}"), within).await
+    }
+
+    /// Calls a function that writes: `call` is an expression, and what it comes to is the answer; `None` for NULL and for
+    /// an empty text. As [`Self::write`], and the answer is sent once the transaction has ended. A client that is stopped
+    /// and does not read what is sent would hold up the server in the middle of a long answer, and all that waits for
+    /// what the transaction has locked.
+    ///
+    /// # Errors
+    /// [`DatabaseFailure`]; the connection is closed then.
+    pub async fn call(&self, call: &str, within: Duration) -> Result<Option<String>, DatabaseFailure> {
+        // All of it is one message, as without the explicit transaction. The answer waits in a setting of the connection,
+        // which is emptied by the same message.
+        let sql = format!(
+            "BEGIN; {WRITE}DO $palisade$ BEGIN \
+             PERFORM pg_catalog.set_config('palisade.answer', ({call})::text, false); END $palisade$; COMMIT; \
+             SELECT pg_catalog.current_setting('palisade.answer'); \
+             SELECT pg_catalog.set_config('palisade.answer', '', false)"
+        );
+        // After an error the transaction is still open, though it holds nothing.
+        let rows = self.message(&sql, within).await.inspect_err(|_| self.close())?;
+        Ok(rows
+            .into_iter()
+            .next()
+            .and_then(|row| row.into_iter().next().flatten())
+            .filter(|text| !text.is_empty()))
     }
 
     /// The rows of an answer, and the first warning that came with it.

@@ -56,9 +56,7 @@ impl FeedDatabase {
         asked: &A,
     ) -> Result<Option<T>, StoreError> {
         let asked = serde_json::to_vec(asked).map_err(unreadable)?;
-        let statement = format!("SELECT palisade.{function}('{}')", STANDARD.encode(asked));
-        let rows = self.calls.write(&statement).await?;
-        let answer = rows.into_iter().flatten().next().flatten();
+        let answer = self.calls.call(&format!("palisade.{function}('{}')", STANDARD.encode(asked))).await?;
         answer.map(|text| serde_json::from_str(&text).map_err(unreadable)).transpose()
     }
 

@@ -201,10 +201,9 @@ impl WriterState {
 
     /// Sends a batch once. Returns the commits that may be made again, with the SQLSTATE that says so.
     async fn send(&self, waiting: Vec<Queued>) -> Option<(Vec<Queued>, String)> {
-        let statement =
-            format!("SELECT palisade.commit_1('{}')", batch(waiting.iter().map(|queued| &queued.commit)));
-        let rows = match self.pool.write(&statement).await {
-            Ok(rows) => rows,
+        let call = format!("palisade.commit_1('{}')", batch(waiting.iter().map(|queued| &queued.commit)));
+        let answer = match self.pool.call(&call).await {
+            Ok(answer) => answer.unwrap_or_default(),
             Err(failure) if failure.is_overtaken() => {
                 return Some((waiting, failure.state.unwrap_or_default()));
             }
@@ -217,7 +216,6 @@ impl WriterState {
                 return None;
             }
         };
-        let answer = rows.into_iter().flatten().flatten().next().unwrap_or_default();
         let outcomes = match outcomes(&answer, waiting.len()) {
             Ok(outcomes) => outcomes,
             Err(error) => {

@@ -273,8 +273,8 @@ DECLARE
     change jsonb;
     event jsonb;
     entry jsonb;
-    entries jsonb := '[]';
-    in_force jsonb := '[]';
+    entries jsonb[] := '{}';
+    in_force jsonb[] := '{}';
     wrote boolean := false;
     v smallint;
     owner uuid;
@@ -471,7 +471,7 @@ BEGIN
             wrote := true;
         END CASE;
     END LOOP;
-    RETURN jsonb_build_object('outcome', 'done', 'entries', entries, 'in_force', in_force, 'wrote', wrote);
+    RETURN jsonb_build_object('outcome', 'done', 'entries', to_jsonb(entries), 'in_force', to_jsonb(in_force), 'wrote', wrote);
 END
 $f$;
 
