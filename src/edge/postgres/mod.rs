@@ -9,8 +9,9 @@
 //!   machine (`connect.rs`);
 //! - repeat a message whose outcome is not known;
 //! - open a transaction for a write and await something of its own in it;
-//! - prepare a statement with a name, or set anything that outlives a transaction: a pooler gives the next transaction
-//!   another connection;
+//! - prepare a statement with a name, or leave anything set behind a message: a pooler gives the next transaction another
+//!   connection;
+//! - let the database send a long answer while the transaction holds locks (`DatabaseSession::call`);
 //! - put text into SQL. Parameters are typed, and what goes into a simple Query is base64, a number or a UUID.
 //!
 //! Numbers of the domain are `u64` and those of the database are not (`numbers.rs`). Bodies are JSON with a version of
