@@ -3,6 +3,7 @@
 //! Each trait is a door; the rooms of `edge` stand behind them and never see each other. Nothing here
 //! names a crate that talks to the outside.
 
+mod backups;
 mod browser;
 mod commits;
 mod connections;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use self::backups::{BackupBytes, BackupRefused, BackupRequest, Backups, EndsKeeper};
 pub use self::browser::{BrowserSessions, CookieFault, CookieSession, LiveCookie};
 pub use self::commits::{
     Acknowledgement, CommitError, Committed, ConfirmedBy, InForce, Position, Precondition, Revoked,

@@ -2,6 +2,7 @@
 
 pub mod admin_client;
 pub mod api;
+pub mod backup;
 pub mod browser_sessions;
 pub mod clock;
 pub mod data_dir;

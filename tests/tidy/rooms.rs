@@ -118,6 +118,27 @@ pub const ROOMS: &[Room] = &[
             "zeroize",
         ],
     },
+    Room {
+        at: "palisade::edge::backup",
+        ours: BELOW,
+        crates: &[
+            "age",
+            "async_trait",
+            "aws_lc_rs",
+            "crc32fast",
+            "flate2",
+            "getrandom",
+            "hex",
+            "hmac",
+            "serde",
+            "serde_json",
+            "sha2",
+            "thiserror",
+            "tokio",
+            "uuid",
+            "zeroize",
+        ],
+    },
     Room { at: "palisade::edge::browser_sessions", ours: BELOW, crates: &["async_trait", "moka"] },
     Room { at: "palisade::edge::clock", ours: BELOW, crates: &["rustix"] },
     Room { at: "palisade::edge::data_dir", ours: BELOW, crates: &[] },
@@ -384,6 +405,7 @@ pub const ROOMS: &[Room] = &[
         ],
     },
     Room { at: "palisade::cli::admin", ours: &[], crates: &["toml"] },
+    Room { at: "palisade::cli::migrate", ours: &[], crates: &["toml"] },
     // Tools for authors of plugins, and no part of the gateway.
     Room {
         at: "palisade::cli::plugin",
@@ -408,6 +430,7 @@ pub const ROOMS: &[Room] = &[
             "zeroize",
         ],
     },
+    Room { at: "palisade::app::migrate", ours: &[], crates: &["serde_json"] },
     Room {
         at: "palisade_testing",
         ours: &["palisade_core"],

@@ -23,6 +23,7 @@ pub mod credential;
 pub mod destination;
 pub mod email;
 pub mod email_change;
+pub mod ends;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod folded;

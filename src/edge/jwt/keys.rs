@@ -66,7 +66,7 @@ impl SigningKey {
                 let mut bytes = Zeroizing::new([0; MIN_SECRET_BYTES]);
                 rand::fill(bytes.as_mut()).map_err(failed)?;
                 // The text itself is the secret, as it is for one from the configuration.
-                Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_ref()))
+                Zeroizing::new(URL_SAFE_NO_PAD.encode::<&[u8]>(bytes.as_ref()))
             }
             other => return Err(not_ours(other)),
         };

@@ -1,0 +1,357 @@
+//! The journal of ends: what was erased, disabled, unlinked and revoked, in files beside the backups, so that a restore of
+//! an older backup does not bring it back to life.
+//!
+//! Each run of a gateway appends to a file of its own in the folder, `ends-SECONDS-RANDOM.jsonl`, and syncs a line before
+//! the change is answered. A line is a JSON object, a tab and an Ed25519 signature by the installation, over the id of the
+//! file, the number of the line and the object: no line can be changed, added, taken out from between others or put
+//! elsewhere. Lines at the end can be cut off, and files removed: the journal is no witness of its own length.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::installation::{InstallationKeys, is_signed};
+use palisade_core::domain::account::UserId;
+use palisade_core::domain::ends::{DatedEnd, End};
+use palisade_core::domain::time::UnixTime;
+
+/// What is signed begins with this.
+const SIGNED: &[u8] = b"palisade ends 1\0";
+/// The form of the file that this program writes.
+const VERSION: u32 = 1;
+/// How many ends wait in memory while the journal cannot be written.
+const MOST_WAITING: usize = 100_000;
+
+/// The first line.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    /// [`VERSION`].
+    palisade_ends: u32,
+    /// Of the file: 32 hexadecimal digits, random.
+    id: String,
+    /// The public key that signs the lines.
+    installation: String,
+    made_at: UnixTime,
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", file.display())]
+pub struct JournalError {
+    pub file: PathBuf,
+    pub what: String,
+}
+
+/// The journal of this run.
+pub struct EndsJournal {
+    folder: PathBuf,
+    keys: Arc<InstallationKeys>,
+    open: Mutex<OpenJournal>,
+}
+
+#[derive(Default)]
+struct OpenJournal {
+    file: Option<(File, PathBuf)>,
+    id: String,
+    lines: u64,
+    /// Bytes that are whole and synced.
+    length: u64,
+    /// Accounts whose last line is that they are disabled.
+    disabled: BTreeSet<UserId>,
+    /// Ends that could not be written yet.
+    waiting: VecDeque<DatedEnd>,
+}
+
+impl EndsJournal {
+    /// Opens the journal in `folder` (0700), making it when there is none. Reads what earlier runs have written. Blocks.
+    ///
+    /// # Errors
+    /// [`JournalError`].
+    pub fn open(folder: &Path, keys: Arc<InstallationKeys>) -> Result<EndsJournal, JournalError> {
+        let failed = |error: io::Error| JournalError { file: folder.to_owned(), what: error.to_string() };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        let mut disabled = BTreeSet::new();
+        let known = |installation: &str| keys.knows(installation);
+        for end in read(&[folder.to_owned()], &known)?.ends {
+            match end.end {
+                End::Disabled { user } => drop(disabled.insert(user)),
+                End::Enabled { user } => drop(disabled.remove(&user)),
+                _ => {}
+            }
+        }
+        let open = Mutex::new(OpenJournal { disabled, ..OpenJournal::default() });
+        Ok(EndsJournal { folder: folder.to_owned(), keys, open })
+    }
+
+    /// Appends ends and syncs them. Those that could not be written before come first. Blocks.
+    ///
+    /// # Errors
+    /// What the file system said; the ends wait in memory for the next call, unless they are too many.
+    pub fn append(&self, at: UnixTime, ends: Vec<End>) -> Result<(), JournalError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for end in ends {
+            let is_news = match &end {
+                End::Disabled { user } => open.disabled.insert(*user),
+                End::Enabled { user } => open.disabled.remove(user),
+                _ => true,
+            };
+            if is_news {
+                open.waiting.push_back(DatedEnd { at, end });
+            }
+        }
+        if open.waiting.is_empty() {
+            return Ok(());
+        }
+        let written = self.write(&mut open, at);
+        let failed = |error: io::Error| JournalError { file: self.folder.clone(), what: error.to_string() };
+        match written {
+            Ok(()) => {
+                open.waiting.clear();
+                Ok(())
+            }
+            Err(error) => {
+                let lost = open.waiting.len().saturating_sub(MOST_WAITING);
+                open.waiting.drain(..lost);
+                // What is behind the last whole line would be taken for damage.
+                open.file = None;
+                Err(failed(error))
+            }
+        }
+    }
+
+    fn write(&self, open: &mut OpenJournal, at: UnixTime) -> io::Result<()> {
+        if open.file.is_none() {
+            self.begin(open, at)?;
+        }
+        let mut text = Vec::new();
+        let mut lines = open.lines;
+        for end in &open.waiting {
+            self.line(&mut text, &open.id, lines, end)?;
+            lines += 1;
+        }
+        let Some((file, _)) = &mut open.file else { return Err(io::ErrorKind::NotFound.into()) };
+        file.write_all(&text)?;
+        file.sync_data()?;
+        open.length += text.len() as u64;
+        open.lines = lines;
+        Ok(())
+    }
+
+    /// Makes the file of this run; after a failure, another one.
+    fn begin(&self, open: &mut OpenJournal, at: UnixTime) -> io::Result<()> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|error| io::Error::other(error.to_string()))?;
+        open.id = hex::encode(id);
+        let path = self.folder.join(format!("ends-{at}-{}.jsonl", &open.id[..8]));
+        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+        let head = Head {
+            palisade_ends: VERSION,
+            id: open.id.clone(),
+            installation: self.keys.public(),
+            made_at: at,
+        };
+        let mut text = Vec::new();
+        self.line(&mut text, &open.id, 0, &head)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        File::open(&self.folder)?.sync_all()?;
+        (open.lines, open.length) = (1, text.len() as u64);
+        open.file = Some((file, path));
+        Ok(())
+    }
+
+    fn line<T: Serialize>(&self, text: &mut Vec<u8>, id: &str, number: u64, value: &T) -> io::Result<()> {
+        let json = serde_json::to_vec(value)?;
+        let signature = self.keys.sign(&signed(id, number, &json));
+        text.extend_from_slice(&json);
+        text.push(b'\t');
+        text.extend_from_slice(hex::encode(signature).as_bytes());
+        text.push(b'\n');
+        Ok(())
+    }
+}
+
+fn signed(id: &str, number: u64, json: &[u8]) -> Vec<u8> {
+    [SIGNED, id.as_bytes(), &number.to_be_bytes(), json].concat()
+}
+
+/// What journals say.
+#[derive(Debug, Default)]
+pub struct ReadJournal {
+    /// In the order of their moments.
+    pub ends: Vec<DatedEnd>,
+    /// Files whose last line was cut off by a crash: it was never answered.
+    pub torn: Vec<PathBuf>,
+}
+
+/// Reads journals: files, and all files `ends-….jsonl` of folders. `is_known` says which installations are believed.
+///
+/// # Errors
+/// [`JournalError`]: the first file that cannot be read, is damaged, or is of another installation.
+pub fn read(paths: &[PathBuf], is_known: &dyn Fn(&str) -> bool) -> Result<ReadJournal, JournalError> {
+    let mut files = Vec::new();
+    for path in paths {
+        let failed = |error: io::Error| JournalError { file: path.clone(), what: error.to_string() };
+        if !fs::metadata(path).map_err(failed)?.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.starts_with("ends-") && name.ends_with(".jsonl") {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    let mut journal = ReadJournal::default();
+    for file in files {
+        if read_file(&file, is_known, &mut journal.ends)? {
+            journal.torn.push(file);
+        }
+    }
+    journal.ends.sort_by_key(|end| end.at);
+    Ok(journal)
+}
+
+/// Reads one file. Returns whether its last line was cut off.
+fn read_file(
+    file: &Path,
+    is_known: &dyn Fn(&str) -> bool,
+    ends: &mut Vec<DatedEnd>,
+) -> Result<bool, JournalError> {
+    let fault = |what: String| JournalError { file: file.to_owned(), what };
+    let text = fs::read(file).map_err(|error| fault(error.to_string()))?;
+    let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    let rest = lines.pop().unwrap_or_default();
+    let is_torn = !rest.is_empty();
+    let mut head: Option<Head> = None;
+    for (number, line) in lines.into_iter().enumerate() {
+        let damaged = || fault(format!("line {} is damaged, or lines before it are missing", number + 1));
+        let at = line.iter().rposition(|byte| *byte == b'\t').ok_or_else(damaged)?;
+        let (json, signature) = (&line[..at], hex::decode(&line[at + 1..]).map_err(|_| damaged())?);
+        if number == 0 {
+            let read: Head = serde_json::from_slice(json).map_err(|_| damaged())?;
+            if read.palisade_ends > VERSION {
+                return Err(fault("a newer program wrote it: use that one, or a later one".to_owned()));
+            }
+            if !is_signed(&read.installation, &signed(&read.id, 0, json), &signature) {
+                return Err(damaged());
+            }
+            if !is_known(&read.installation) {
+                return Err(fault(format!(
+                    "the installation {} has signed it, and not this one",
+                    read.installation
+                )));
+            }
+            head = Some(read);
+            continue;
+        }
+        let head = head.as_ref().ok_or_else(damaged)?;
+        if !is_signed(&head.installation, &signed(&head.id, number as u64, json), &signature) {
+            return Err(damaged());
+        }
+        let end = serde_json::from_slice(json);
+        ends.push(end.map_err(|_| fault(format!("line {} was written by a newer program", number + 1)))?);
+    }
+    Ok(is_torn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use palisade_core::domain::revocation::{Revocation, Target};
+    use uuid::Uuid;
+    use zeroize::Zeroizing;
+
+    fn keys(byte: u8) -> Arc<InstallationKeys> {
+        Arc::new(InstallationKeys::derive(&[Zeroizing::new([byte; 32])]).unwrap())
+    }
+
+    fn user(n: u128) -> UserId {
+        UserId(Uuid::from_u128(n))
+    }
+
+    fn ends_in(folder: &Path, keys: &InstallationKeys) -> Result<Vec<DatedEnd>, JournalError> {
+        read(&[folder.to_owned()], &|public| keys.knows(public)).map(|journal| journal.ends)
+    }
+
+    #[test]
+    fn what_has_ended_is_read_again_and_only_news_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("ends");
+        let revocation = Revocation {
+            target: Target::Token { issuer: "i".to_owned(), jti: "tab\tand\nline".to_owned() },
+            expires_at: UnixTime(9),
+            created_at: UnixTime(1),
+            reason: None,
+        };
+        let first = EndsJournal::open(&folder, keys(1)).unwrap();
+        first.append(UnixTime(5), vec![End::Enabled { user: user(1) }]).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "no file without an end");
+        first
+            .append(UnixTime(5), vec![End::Disabled { user: user(1) }, End::Disabled { user: user(1) }])
+            .unwrap();
+        first.append(UnixTime(7), vec![End::Revoked { revocation: revocation.clone() }]).unwrap();
+        let second = EndsJournal::open(&folder, keys(1)).unwrap();
+        second
+            .append(UnixTime(6), vec![End::Disabled { user: user(1) }, End::Enabled { user: user(1) }])
+            .unwrap();
+        let expected = [
+            DatedEnd { at: UnixTime(5), end: End::Disabled { user: user(1) } },
+            DatedEnd { at: UnixTime(6), end: End::Enabled { user: user(1) } },
+            DatedEnd { at: UnixTime(7), end: End::Revoked { revocation } },
+        ];
+        assert_eq!(ends_in(&folder, &keys(1)).unwrap(), expected);
+        let foreign = ends_in(&folder, &keys(2)).unwrap_err().to_string();
+        assert!(foreign.contains("and not this one"), "{foreign}");
+        assert!(EndsJournal::open(&folder, keys(2)).is_err());
+    }
+
+    #[test]
+    fn every_change_of_a_journal_is_found_but_one_of_its_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = EndsJournal::open(folder.path(), keys(1)).unwrap();
+        for n in 0..3 {
+            journal.append(UnixTime(5), vec![End::Erased { user: user(n) }]).unwrap();
+        }
+        let file = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        let whole = fs::read(&file).unwrap();
+        let keys = keys(1);
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1;
+            fs::write(&file, &damaged).unwrap();
+            // A damaged end of the last line looks like a line that was cut off.
+            let found = ends_in(folder.path(), &keys);
+            assert!(found.is_err() || at == whole.len() - 1, "byte {at}: {found:?}");
+        }
+        let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+        for order in [&[1, 2, 3][..], &[0, 2, 3], &[0, 1, 3], &[0, 2, 1, 3], &[0, 1, 1, 2, 3]] {
+            fs::write(&file, order.iter().map(|line| lines[*line]).collect::<Vec<_>>().concat()).unwrap();
+            assert!(ends_in(folder.path(), &keys).is_err(), "{order:?}");
+        }
+        fs::write(&file, &whole[..whole.len() - 9]).unwrap();
+        let read = read(&[file.clone()], &|public| keys.knows(public)).unwrap();
+        assert_eq!((read.ends.len(), read.torn), (2, vec![file]));
+    }
+
+    #[test]
+    fn what_could_not_be_written_comes_with_the_next_one() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = outer.path().join("ends");
+        let journal = EndsJournal::open(&folder, keys(1)).unwrap();
+        fs::remove_dir(&folder).unwrap();
+        assert!(journal.append(UnixTime(5), vec![End::Erased { user: user(1) }]).is_err());
+        fs::create_dir(&folder).unwrap();
+        journal.append(UnixTime(6), vec![End::Erased { user: user(2) }]).unwrap();
+        assert_eq!(ends_in(&folder, &keys(1)).unwrap().len(), 2);
+    }
+}
