@@ -108,6 +108,9 @@ mod service {
     mod register {
         mod tests;
     }
+    mod restore {
+        mod tests;
+    }
     mod revoke {
         mod tests;
     }
