@@ -300,6 +300,16 @@ pub trait Records: Send + Sync {
     /// was written since the walk began, whose pages would be of two states. Begin again, while nothing writes.
     async fn records(&self, after: Option<RecordCursor>, limit: usize) -> Result<RecordPage, StoreError>;
 
+    /// Everything that the store holds at one moment, while commits go on: the pages of the source are of the state that
+    /// the store had when this was called, with all of a commit or nothing of it, in the order of [`Records::records`].
+    ///
+    /// # Errors
+    /// [`StoreError`]. Later pages fail as [`StoreError::Unavailable`] where more was written meanwhile than the store can
+    /// remember, and where it was closed or opened again; the pages must not be taken for whole then.
+    async fn snapshot(&self) -> Result<Box<dyn RecordSource>, StoreError> {
+        Err(StoreError::Unavailable("this store takes no snapshot".to_owned()))
+    }
+
     /// Fills an empty store with the records of `source`, and builds its indexes. Memory holds a page at a time. A
     /// store that was killed meanwhile is empty, or refuses to open; it is never taken for whole. Until the import has
     /// succeeded it serves nothing. Returns how many records there were.
@@ -307,6 +317,43 @@ pub trait Records: Send + Sync {
     /// # Errors
     /// [`ImportError`].
     async fn import(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError>;
+
+    /// How many records an import that did not come to its end has taken in durably; `None`: none was begun, or it came to
+    /// its end.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn import_begun(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
+    /// Goes on with an import that did not come to its end. `source` begins anew, with the same records in the same order:
+    /// those that were taken in are passed over. Returns how many records there were in all.
+    ///
+    /// # Errors
+    /// [`ImportError`]; [`ImportError::NotEmpty`] also where no import was begun.
+    async fn resume_import(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError> {
+        let _ = source;
+        Err(ImportError::NotEmpty)
+    }
+
+    /// What the store is closed for, in words; `None`: it takes writes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn closed_for(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
+    /// Closes the store for writing, durably and for every process, or opens it again. `what` says what for, without a
+    /// secret. A closed store refuses every commit ([`StoreError::Unavailable`]), and reads as before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then it is as it was.
+    async fn set_closed(&self, what: Option<String>) -> Result<(), StoreError> {
+        let _ = what;
+        Err(StoreError::Unavailable("this store cannot be closed for writing".to_owned()))
+    }
 
     /// Calls `each` with every record, in the order of [`Records::records`], page by page. Returns how many there are.
     ///

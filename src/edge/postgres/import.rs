@@ -16,7 +16,7 @@ use super::store::PostgresStore;
 use super::walk::WALK;
 
 /// What a message of an import begins with: it is answered once it is durable.
-const DURABLY: &str =
+pub(super) const DURABLY: &str =
     "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '3s'; SET LOCAL synchronous_commit = on;";
 
 /// How long the last message of an import may take, which looks at all events.
@@ -56,8 +56,17 @@ fn ending() -> String {
 
 impl PostgresStore {
     pub(super) async fn import_records(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError> {
+        self.import_behind(&beginning(), source).await
+    }
+
+    /// Imports behind this first message, which selects that the import has begun.
+    pub(super) async fn import_behind(
+        &self,
+        first: &str,
+        source: &mut dyn RecordSource,
+    ) -> Result<u64, ImportError> {
         let (mut session, _) = self.pool().dedicated().await.map_err(StoreError::from)?;
-        let begun = session.message(&beginning(), MESSAGE_TIMEOUT).await.map_err(StoreError::from)?;
+        let begun = session.message(first, MESSAGE_TIMEOUT).await.map_err(StoreError::from)?;
         if begun.last().is_none_or(|row| row.first().is_none_or(|word| word.as_deref() != Some("begun"))) {
             return Err(ImportError::NotEmpty);
         }

@@ -31,6 +31,7 @@ mod import;
 mod import_rows;
 mod leases;
 pub mod migrations;
+mod moving;
 mod notes;
 pub mod numbers;
 mod read;

@@ -104,6 +104,26 @@ impl Records for PostgresStore {
     async fn import(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError> {
         self.import_records(source).await
     }
+
+    async fn snapshot(&self) -> Result<Box<dyn RecordSource>, StoreError> {
+        Ok(Box::new(PostgresStore::snapshot(self).await?))
+    }
+
+    async fn import_begun(&self) -> Result<Option<u64>, StoreError> {
+        self.part_of_import().await
+    }
+
+    async fn resume_import(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError> {
+        self.import_anew(source).await
+    }
+
+    async fn closed_for(&self) -> Result<Option<String>, StoreError> {
+        self.purpose_of_closing().await
+    }
+
+    async fn set_closed(&self, what: Option<String>) -> Result<(), StoreError> {
+        self.close_for(what).await
+    }
 }
 
 #[cfg(test)]

@@ -96,11 +96,28 @@ impl PostgresStore {
     /// # Errors
     /// [`PostgresOpenError`].
     pub async fn open(settings: PostgresSettings) -> Result<Arc<PostgresStore>, PostgresOpenError> {
+        PostgresStore::open_with(settings, false).await
+    }
+
+    /// Like [`PostgresStore::open`]; and opens one that holds a part of an import, to go on with that
+    /// ([`palisade_core::ports::Records::resume_import`]).
+    ///
+    /// # Errors
+    /// [`PostgresOpenError`].
+    pub async fn open_to_resume(settings: PostgresSettings) -> Result<Arc<PostgresStore>, PostgresOpenError> {
+        PostgresStore::open_with(settings, true).await
+    }
+
+    async fn open_with(
+        settings: PostgresSettings,
+        resumes: bool,
+    ) -> Result<Arc<PostgresStore>, PostgresOpenError> {
         let size = settings.size.max(2);
         let pool = DatabasePool::new(settings.with_size(size - lanes(size)))?;
         migrate(&pool).await?;
         let rows = pool.rows("SELECT importing FROM palisade.installation", &[]).await?;
-        if rows.first().map(|row| column(row, 0)).transpose()? != Some(false) {
+        let importing = rows.first().map(|row| column(row, 0)).transpose()? != Some(false);
+        if importing && !resumes {
             return Err(PostgresOpenError::PartlyImported);
         }
         let writer = CommitWriter::start(DatabasePool::new(settings.with_size(lanes(size)))?).await?;
@@ -114,7 +131,7 @@ impl PostgresStore {
             note_writes: NoteWrites::default(),
             feed: OnceLock::new(),
             looks,
-            importing: AtomicBool::new(false),
+            importing: AtomicBool::new(importing),
             closed: AtomicBool::new(false),
         }))
     }

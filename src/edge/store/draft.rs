@@ -131,6 +131,11 @@ impl<'a> Draft<'a> {
         self.own.insert(key, Some(IVec::default()));
     }
 
+    /// Writes a mark of the store itself, which is no record.
+    pub(super) fn mark(&mut self, key: Key, value: &[u8]) {
+        self.own.insert(key, Some(value.into()));
+    }
+
     /// Removes an entry of an index, or what every program removes at its time without reading it.
     pub(super) fn evict(&mut self, key: Key) {
         self.own.insert(key, None);

@@ -15,7 +15,7 @@ use palisade_core::domain::account::UserId;
 use palisade_core::ports::{Record, RecordCursor, RecordPage, StoreError, VersionedRecord};
 
 /// The tables of records, in the order of the walk. `record::kind` says of every table whether it belongs here.
-const WALK: [Table; 16] = [
+pub(super) const WALK: [Table; 16] = [
     Table::User,
     Table::Session,
     Table::Connection,
@@ -90,7 +90,7 @@ fn no_place() -> StoreError {
 }
 
 /// An export without the records of a table that this program does not know would be taken for whole.
-fn unknown_tables(trees: &Trees) -> Result<(), StoreError> {
+pub(super) fn unknown_tables(trees: &Trees) -> Result<(), StoreError> {
     let unknown = (0..u8::MAX).filter(|table| Table::of(&[*table]).is_none());
     for table in unknown {
         if let Some(found) = trees.under(&[table]).next() {
@@ -99,6 +99,57 @@ fn unknown_tables(trees: &Trees) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// The record at `key` of a table of the walk.
+pub(super) fn record(
+    trees: &Trees,
+    issuers: &mut Issuers,
+    table: Table,
+    key: &[u8],
+    bytes: &IVec,
+) -> Result<Record, StoreError> {
+    Ok(match table {
+        Table::User => Record::User(decode(key, bytes)?),
+        Table::Session => Record::Session(decode_session(key, bytes)?),
+        Table::Connection => Record::Connection(Box::new(decode(key, bytes)?)),
+        Table::Link => Record::Link(decode(key, bytes)?),
+        Table::Revocation => {
+            let standing = decode_revocation(key, bytes)?;
+            Record::Revocation(issuers.whole(trees, key, standing)?)
+        }
+        Table::Version => {
+            let (number, sub) = keys::versioned(key)?;
+            let issuer = issuers.text(trees, number)?;
+            Record::TokenVersion { issuer, sub, version: decode(key, bytes)? }
+        }
+        Table::Task | Table::FormerTask => Record::Task(decode(key, bytes)?),
+        Table::Mail => Record::Mail(decode(key, bytes)?),
+        Table::Mailbox => Record::Mailbox(decode(key, bytes)?),
+        Table::GoneUser => Record::EventsEnd { user: keys::gone_user_id(key)?, at: decode(key, bytes)? },
+        Table::Event => Record::Event(decode(key, bytes)?),
+        Table::Clock => Record::ClockMark(decode(key, bytes)?),
+        Table::KeyCheck => Record::KeyCheck { file: keys::checked_file(key)?, check: decode(key, bytes)? },
+        Table::FormerUsername => {
+            Record::FormerUsername { name: keys::former_fingerprint(key)?, user: decode(key, bytes)? }
+        }
+        Table::Upgrade => Record::Upgrade(decode(key, bytes)?),
+        // No tables of the walk.
+        Table::Sequence
+        | Table::Issuer
+        | Table::IssuerText
+        | Table::Email
+        | Table::Username
+        | Table::Identity
+        | Table::DueMail
+        | Table::Due
+        | Table::DueConnection
+        | Table::Erased
+        | Table::DueTask
+        | Table::LeaseRun
+        | Table::Importing
+        | Table::Closed => return Err(no_place()),
+    })
 }
 
 impl Page<'_> {
@@ -138,48 +189,7 @@ impl Page<'_> {
     }
 
     fn record(&mut self, table: Table, key: &[u8], bytes: &IVec) -> Result<Record, StoreError> {
-        Ok(match table {
-            Table::User => Record::User(decode(key, bytes)?),
-            Table::Session => Record::Session(decode_session(key, bytes)?),
-            Table::Connection => Record::Connection(Box::new(decode(key, bytes)?)),
-            Table::Link => Record::Link(decode(key, bytes)?),
-            Table::Revocation => {
-                let standing = decode_revocation(key, bytes)?;
-                Record::Revocation(self.issuers.whole(self.trees, key, standing)?)
-            }
-            Table::Version => {
-                let (number, sub) = keys::versioned(key)?;
-                let issuer = self.issuers.text(self.trees, number)?;
-                Record::TokenVersion { issuer, sub, version: decode(key, bytes)? }
-            }
-            Table::Task | Table::FormerTask => Record::Task(decode(key, bytes)?),
-            Table::Mail => Record::Mail(decode(key, bytes)?),
-            Table::Mailbox => Record::Mailbox(decode(key, bytes)?),
-            Table::GoneUser => Record::EventsEnd { user: keys::gone_user_id(key)?, at: decode(key, bytes)? },
-            Table::Event => Record::Event(decode(key, bytes)?),
-            Table::Clock => Record::ClockMark(decode(key, bytes)?),
-            Table::KeyCheck => {
-                Record::KeyCheck { file: keys::checked_file(key)?, check: decode(key, bytes)? }
-            }
-            Table::FormerUsername => {
-                Record::FormerUsername { name: keys::former_fingerprint(key)?, user: decode(key, bytes)? }
-            }
-            Table::Upgrade => Record::Upgrade(decode(key, bytes)?),
-            // No tables of the walk.
-            Table::Sequence
-            | Table::Issuer
-            | Table::IssuerText
-            | Table::Email
-            | Table::Username
-            | Table::Identity
-            | Table::DueMail
-            | Table::Due
-            | Table::DueConnection
-            | Table::Erased
-            | Table::DueTask
-            | Table::LeaseRun
-            | Table::Importing => return Err(no_place()),
-        })
+        record(self.trees, &mut self.issuers, table, key, bytes)
     }
 
     /// The events of each account, and of none, in the order in which they came: of its two lists together. The place
@@ -210,8 +220,8 @@ impl Page<'_> {
 }
 
 /// An account that has events; `None`: the events that concern no account.
-#[derive(Clone, Copy)]
-struct Account(Option<UserId>);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Account(pub(super) Option<UserId>);
 
 impl Account {
     /// Its events behind `after`, by their order. There are few of them: both lists are bounded.
@@ -231,7 +241,7 @@ impl Account {
     }
 
     /// The next account that has events in either list.
-    fn next(self, trees: &Trees) -> Result<Option<Account>, StoreError> {
+    pub(super) fn next(self, trees: &Trees) -> Result<Option<Account>, StoreError> {
         let from = match self.0 {
             Some(user) => match user.0.as_u128().checked_add(1) {
                 Some(next) => UserId(Uuid::from_u128(next)),
@@ -295,8 +305,11 @@ mod tests {
         let filled: BTreeSet<u8> =
             guard.as_ref().unwrap().range(Key::new()..keys::end()).map(|entry| entry.unwrap().0[0]).collect();
         let expected = tables().filter(|table| {
-            // No import leaves one of the first three behind, and version 0.1.0 alone writes the fourth.
-            !matches!(table, Table::Erased | Table::Importing | Table::LeaseRun | Table::FormerTask)
+            // No import leaves one of the first four behind, and version 0.1.0 alone writes the fifth.
+            !matches!(
+                table,
+                Table::Erased | Table::Importing | Table::Closed | Table::LeaseRun | Table::FormerTask
+            )
         });
         assert_eq!(filled, expected.map(|table| table as u8).collect());
     }

@@ -75,8 +75,10 @@ pub(super) enum Table {
     Upgrade = 27,
     /// Whose an identity at a provider is, by its fingerprint.
     Identity = 28,
-    /// That an import has begun and not come to its end.
+    /// That an import has begun and not come to its end, and how many records it has taken in.
     Importing = 30,
+    /// That the store is closed for writing, and what for.
+    Closed = 31,
 }
 
 impl Table {
@@ -112,6 +114,7 @@ impl Table {
             27 => Table::Upgrade,
             28 => Table::Identity,
             30 => Table::Importing,
+            31 => Table::Closed,
             _ => return None,
         })
     }
@@ -149,6 +152,7 @@ pub(super) fn describe(key: &[u8]) -> String {
             "an index entry".to_owned()
         }
         Some(Table::Importing) => "the mark of an import".to_owned(),
+        Some(Table::Closed) => "the mark of a store that is closed for writing".to_owned(),
         None => format!("a record of table {}", key.first().copied().unwrap_or_default()),
     }
 }
@@ -211,6 +215,11 @@ pub(super) fn erased() -> Key {
 /// Present while an import goes on, and after one that did not come to its end.
 pub(super) fn importing() -> Key {
     key(Table::Importing, &[])
+}
+
+/// Present while the store is closed for writing.
+pub(super) fn closed() -> Key {
+    key(Table::Closed, &[])
 }
 
 /// Whether the key tells of the files that it is in, and is not copied into others.

@@ -27,6 +27,7 @@ mod read;
 mod record;
 mod shared;
 pub mod sled;
+mod snapshot;
 mod snapshots;
 mod sweep;
 mod tally;

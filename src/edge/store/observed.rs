@@ -23,10 +23,11 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
 use palisade_core::domain::username::Username;
 use palisade_core::ports::{
-    Change, CommitError, Committed, Compacted, ImportError, InForce, Meter, Position, RecordCursor,
-    RecordPage, RecordSource, Records, SharedNotes, Store, StoreError, StoreStatus, Subscription,
-    SubscriptionError, Swept, Upgrade,
+    Change, CommitError, Committed, Compacted, EndsKeeper, ImportError, InForce, Meter, Position,
+    RecordCursor, RecordPage, RecordSource, Records, SharedNotes, Store, StoreError, StoreStatus,
+    Subscription, SubscriptionError, Swept, Upgrade,
 };
+use palisade_core::service::ends::ends_of;
 
 /// What is told of the calls of a store. It is called in the task of the call, so it must not block.
 pub trait StoreObserver: Send + Sync {
@@ -60,13 +61,21 @@ pub struct ObservedStore {
     pub(super) store: Arc<dyn Store>,
     /// In the order in which they are told.
     observers: Arc<[Arc<dyn StoreObserver>]>,
+    /// What keeps the ends outside of the store, if they are kept.
+    ends: Option<Arc<dyn EndsKeeper>>,
 }
 
 impl ObservedStore {
     /// Wraps `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, observers: Vec<Arc<dyn StoreObserver>>) -> ObservedStore {
-        ObservedStore { store, observers: observers.into() }
+        ObservedStore { store, observers: observers.into(), ends: None }
+    }
+
+    /// The same, with the ends of each commit kept before it is answered.
+    #[must_use]
+    pub fn with_ends(self, keeper: Arc<dyn EndsKeeper>) -> ObservedStore {
+        ObservedStore { ends: Some(keeper), ..self }
     }
 
     pub(super) async fn observed<T>(
@@ -85,6 +94,27 @@ impl ObservedStore {
 impl Records for ObservedStore {
     async fn records(&self, after: Option<RecordCursor>, limit: usize) -> Result<RecordPage, StoreError> {
         self.observed("records", self.store.records(after, limit)).await
+    }
+
+    async fn import_begun(&self) -> Result<Option<u64>, StoreError> {
+        self.observed("import_begun", self.store.import_begun()).await
+    }
+
+    async fn resume_import(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError> {
+        // Of use before a start only, which reads the whole set of revocations.
+        self.store.resume_import(source).await
+    }
+
+    async fn closed_for(&self) -> Result<Option<String>, StoreError> {
+        self.observed("closed_for", self.store.closed_for()).await
+    }
+
+    async fn set_closed(&self, what: Option<String>) -> Result<(), StoreError> {
+        self.observed("set_closed", self.store.set_closed(what)).await
+    }
+
+    async fn snapshot(&self) -> Result<Box<dyn RecordSource>, StoreError> {
+        self.observed("snapshot", self.store.snapshot()).await
     }
 
     async fn import(&self, source: &mut dyn RecordSource) -> Result<u64, ImportError> {
@@ -106,6 +136,7 @@ impl Store for ObservedStore {
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError> {
         let (store, observers) = (Arc::clone(&self.store), Arc::clone(&self.observers));
         let in_force = InForce::of(&changes);
+        let kept = self.ends.clone().map(|keeper| (keeper, changes.clone()));
         // Runs to the end even when the caller goes away: a revocation on the disk that no observer heard of would
         // come into force only at the next start.
         let work = tokio::spawn(async move {
@@ -117,6 +148,14 @@ impl Store for ObservedStore {
             let committed = outcome?;
             for entry in in_force.among(&committed.revocations) {
                 observers.iter().for_each(|observer| observer.revoked(entry));
+            }
+            if let Some((keeper, changes)) = kept {
+                let revoked: Vec<Revocation> = in_force.among(&committed.revocations).cloned().collect();
+                let ends = ends_of(&changes, &revoked);
+                if !ends.is_empty() {
+                    // Files block. One that breaks off has told why; the commit stands.
+                    let _ = tokio::task::spawn_blocking(move || keeper.keep(ends)).await;
+                }
             }
             Ok(committed)
         });

@@ -36,6 +36,8 @@ pub enum Doubts {
     Refuse,
     /// It is opened with what is there, which is then what was acknowledged.
     Accept,
+    /// It is opened to go on with an import that did not come to its end, and otherwise as with [`Doubts::Refuse`].
+    ResumeImport,
 }
 
 /// What a store holds, as its user is told before its files are opened.
@@ -48,11 +50,13 @@ pub struct Kept {
     /// What the secrets of the data folder were known by when they were last used, by the names of their files; or why
     /// that cannot be read, which is a reason not to use them and none not to read the store.
     pub key_checks: Result<BTreeMap<String, String>, String>,
+    /// What it is closed for: it takes no writes then.
+    pub closed_for: Option<String>,
 }
 
 impl Default for Kept {
     fn default() -> Kept {
-        Kept { is_new: false, is_populated: false, key_checks: Ok(BTreeMap::new()) }
+        Kept { is_new: false, is_populated: false, key_checks: Ok(BTreeMap::new()), closed_for: None }
     }
 }
 
@@ -196,7 +200,7 @@ pub(super) fn open_in_memory(
     files::copy_engine_files(folder, &guard.0, &snapshots.valid).map_err(OpenError::io(&guard.0))?;
     let of_copy = Generation { number: generation.number, folder: guard.0.clone() };
     let trees = Trees::open(of_copy, dir, For::Rehearsal)?;
-    let (tally, kept, found) = judge(dir, &trees, &testimony)?;
+    let (tally, kept, found) = judge(dir, &trees, &testimony, doubts)?;
     settle_doubts(dir, found, doubts)?;
     admit(&kept).map_err(OpenError::NotAdmitted)?;
     trees.set_tally(tally);
@@ -226,7 +230,7 @@ pub fn look(dir: &Path) -> Option<String> {
 
 fn settle_doubts(dir: &Path, found: Vec<String>, doubts: Doubts) -> Result<Vec<String>, OpenError> {
     match doubts {
-        Doubts::Refuse if !found.is_empty() => {
+        Doubts::Refuse | Doubts::ResumeImport if !found.is_empty() => {
             Err(OpenError::Doubtful { dir: dir.to_owned(), why: found.join("; ") })
         }
         _ => Ok(found),
@@ -244,9 +248,9 @@ fn rehearse(
     let (copy, folder) = (dir.join(REHEARSAL), generation.folder.as_path());
     let of_copy = Generation { number: generation.number, folder: copy.clone() };
     let copied = files::copy_engine_files(folder, &copy, &snapshots.valid).map_err(OpenError::io(&copy));
-    let outcome = copied
-        .and_then(|()| Trees::open(of_copy, dir, For::Rehearsal))
-        .and_then(|trees| judge(dir, &trees, testimony).map(|judged| (judged, trees.may_hold_newer())));
+    let outcome = copied.and_then(|()| Trees::open(of_copy, dir, For::Rehearsal)).and_then(|trees| {
+        judge(dir, &trees, testimony, doubts).map(|judged| (judged, trees.may_hold_newer()))
+    });
     let outcome = outcome.map_err(|error| no_room(folder, snapshots, error));
     clear(dir)?;
     let ((tally, kept, found), newer) = outcome?;
@@ -254,18 +258,26 @@ fn rehearse(
 }
 
 /// What is in a store, and what speaks against its being whole.
-fn judge(dir: &Path, trees: &Trees, testimony: &Testimony) -> Result<(Tally, Kept, Vec<String>), OpenError> {
+fn judge(
+    dir: &Path,
+    trees: &Trees,
+    testimony: &Testimony,
+    doubts: Doubts,
+) -> Result<(Tally, Kept, Vec<String>), OpenError> {
     let read = || {
         let is_partly_imported = trees.get(&keys::importing())?.is_some();
         let tally = trees.count()?;
         let is_populated = read::is_populated(trees)?;
         let key_checks = read::key_checks(trees).map_err(|error| error.to_string());
-        Ok((is_partly_imported, tally, Kept { is_new: false, is_populated, key_checks }))
+        let closed_for = read::closed_for(trees)?;
+        Ok((is_partly_imported, tally, Kept { is_new: false, is_populated, key_checks, closed_for }))
     };
     let why = match read() {
         // An operator may accept doubts; a part of a store is none.
-        Ok((true, ..)) => return Err(OpenError::PartlyImported { dir: dir.to_owned() }),
-        Ok((false, tally, kept)) => return Ok((tally, kept, doubts_about(trees, &tally, testimony))),
+        Ok((true, ..)) if doubts != Doubts::ResumeImport => {
+            return Err(OpenError::PartlyImported { dir: dir.to_owned() });
+        }
+        Ok((_, tally, kept)) => return Ok((tally, kept, doubts_about(trees, &tally, testimony))),
         Err(StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why)) => why,
         // One process has the store to itself.
         Err(StoreError::OlderReplica(why)) => why.to_string(),

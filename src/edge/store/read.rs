@@ -373,6 +373,19 @@ pub(super) fn is_populated(trees: &Trees) -> Result<bool, StoreError> {
     Ok(false)
 }
 
+/// What the store is closed for.
+pub(super) fn closed_for(trees: &Trees) -> Result<Option<String>, StoreError> {
+    let mark = trees.get(&keys::closed())?;
+    Ok(mark.map(|what| String::from_utf8_lossy(&what).into_owned()))
+}
+
+/// How many records an import that did not come to its end has taken in.
+pub(super) fn import_begun(trees: &Trees) -> Result<Option<u64>, StoreError> {
+    let mark = trees.get(&keys::importing())?;
+    // Version 0.1.0 wrote none, and what wrote an empty one did not count.
+    Ok(mark.map(|count| count.as_ref().try_into().map_or(0, u64::from_be_bytes)))
+}
+
 /// The latest moment that any record names as its past.
 pub(super) fn latest_moment(trees: &Trees) -> Result<Option<UnixTime>, StoreError> {
     let under = |table| trees.under(&keys::all(table));

@@ -68,7 +68,7 @@ pub(super) const fn kind(table: Table) -> Stored {
             return Stored::Own;
         }
         Table::DueMail | Table::Due | Table::DueConnection | Table::DueTask => return Stored::Index,
-        Table::Sequence | Table::Erased | Table::Importing => return Stored::Bookkeeping,
+        Table::Sequence | Table::Erased | Table::Importing | Table::Closed => return Stored::Bookkeeping,
     })
 }
 

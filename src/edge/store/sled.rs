@@ -4,7 +4,6 @@
 //! (`writer.rs`), which alone may mutate and which syncs before it answers. Nothing here may wait on
 //! the disk in a task.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -202,22 +201,6 @@ impl SledStore {
         self.read(verify::verify).await
     }
 
-    /// What the secrets of the data folder were known by when they were last used, by the names of their files.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn key_checks(&self) -> Result<BTreeMap<String, String>, StoreError> {
-        self.read(read::key_checks).await
-    }
-
-    /// Keeps what secrets are known by, by the names of their files; of others it stays.
-    ///
-    /// # Errors
-    /// [`StoreError`]; then nothing was kept.
-    pub async fn put_key_checks(&self, checks: BTreeMap<String, String>) -> Result<(), StoreError> {
-        self.ask(|reply| Command::KeyChecks(checks, reply)).await.map_err(CommitError::of_the_store)
-    }
-
     pub(super) async fn ask<T>(
         &self,
         command: impl FnOnce(Reply<T>) -> Command + Send,
@@ -241,6 +224,14 @@ impl SledStore {
         if self.shared.importing.load(Ordering::Relaxed) {
             return Err(StoreError::Unavailable(writer::IMPORTING.to_owned()));
         }
+        self.read_anyway(read).await
+    }
+
+    /// Reads also what is partly imported.
+    pub(super) async fn read_anyway<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Trees) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || {
             let guard = shared.trees.read().unwrap_or_else(PoisonError::into_inner);
@@ -487,7 +478,7 @@ impl Store for SledStore {
     fn status(&self) -> StoreStatus {
         let shared = &self.shared;
         StoreStatus {
-            writable: shared.writable.load(Ordering::Relaxed),
+            writable: shared.writable.load(Ordering::Relaxed) && !shared.closed.load(Ordering::Relaxed),
             bytes: self.disk_bytes(),
             live_bytes: shared.live_bytes.load(Ordering::Relaxed),
             compactions: *shared.compactions.borrow(),

@@ -29,7 +29,7 @@ pub(super) fn verify(trees: &Trees) -> Result<(), StoreError> {
 fn check(trees: &Trees, key: &[u8], bytes: &IVec) -> Result<(), StoreError> {
     let is = |table: Table| key.first() == Some(&(table as u8));
     let filed = |time| trees.get(&keys::due(time, key)).map(|found| found.is_some());
-    if is(Table::Sequence) || is(Table::Erased) {
+    if is(Table::Sequence) || is(Table::Erased) || is(Table::Closed) {
         Ok(())
     } else if is(Table::Issuer) {
         let number = decode(key, bytes)?;

@@ -38,6 +38,10 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Why nothing is read or written while an import goes on, or after one that failed.
 pub(super) const IMPORTING: &str = "an import into the store has not come to its end";
 
+/// Why a closed store takes no change.
+pub(super) const CLOSED: &str =
+    "the store is closed for writing, because its records are moved to another one";
+
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 
 /// What is to be done, and where its outcome goes.
@@ -48,7 +52,9 @@ pub(super) enum Command {
     /// Finish the copy and let it be the store. What was the store goes back, to be closed elsewhere.
     TakeOver(Box<Copy>, std::sync::mpsc::Sender<Result<Trees, GivenUp>>),
     /// One commit of an import.
-    Import(import::Step, Reply<()>),
+    Import(import::Step, Reply<u64>),
+    /// Closes the store for writing, and says what for; or opens it again.
+    Close(Option<String>, Reply<()>),
     /// What secrets are known by, by the names of their files.
     KeyChecks(BTreeMap<String, String>, Reply<()>),
     /// A lease is claimed, extended or released.
@@ -135,7 +141,9 @@ fn commit(shared: &StoreState, batch: Vec<Queued>) -> Result<(), String> {
         }
         let is_imported = writes.get(&keys::importing()).is_some_and(Option::is_none);
         let noted = shared.note_written(writes.keys());
+        let former = shared.keep_former(&writes, trees, &seen);
         trees.apply_over(writes, steps, &seen)?;
+        drop(former);
         drop(noted);
         trees.sync()?;
         if is_imported {
@@ -171,7 +179,21 @@ fn decide(draft: &mut Draft<'_>, command: Command, shared: &StoreState) -> Pendi
         refuse(command, IMPORTING);
         return Box::new(|_| ());
     }
+    if shared.closed.load(Ordering::Relaxed) && !matches!(command, Command::Close(..) | Command::TakeOver(..))
+    {
+        refuse(command, CLOSED);
+        return Box::new(|_| ());
+    }
     match command {
+        Command::Close(what, reply) => {
+            let closes = what.is_some();
+            let decided = draft.step(|draft| draft.close(what));
+            if decided.is_ok() {
+                // Before the mark is durable: what comes behind it in this batch is refused as well.
+                shared.closed.store(closes, Ordering::Relaxed);
+            }
+            later(decided.map_err(CommitError::Store), reply)
+        }
         Command::Commit(changes, reply) => {
             let in_force = InForce::of(&changes);
             let decided = draft.commit(changes);
@@ -189,7 +211,7 @@ fn decide(draft: &mut Draft<'_>, command: Command, shared: &StoreState) -> Pendi
             later(draft.step(|draft| draft.sweep(now, after.as_ref())).map_err(CommitError::Store), reply)
         }
         Command::Import(step, reply) => {
-            let begins = matches!(step, import::Step::Begin);
+            let begins = matches!(step, import::Step::Begin | import::Step::Resume);
             let decided = draft.step(|draft| draft.import(step));
             if begins && decided.is_ok() {
                 shared.importing.store(true, Ordering::Relaxed);
@@ -257,7 +279,8 @@ fn refuse(command: Command, why: &str) {
         Command::Sweep(_, _, reply) => drop(reply.send(Err(error))),
         // Refused by itself, since the store is not writable.
         Command::TakeOver(..) => {}
-        Command::Import(_, reply) | Command::KeyChecks(_, reply) => drop(reply.send(Err(error))),
+        Command::Import(_, reply) => drop(reply.send(Err(error))),
+        Command::KeyChecks(_, reply) | Command::Close(_, reply) => drop(reply.send(Err(error))),
         Command::Lease(_, reply) => drop(reply.send(Err(error))),
     }
 }
