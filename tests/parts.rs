@@ -3,6 +3,7 @@
 //!
 //! One binary, so that they are linked once; a suite is a module: `cargo test --test parts store::`.
 
+mod backups;
 mod catalogue;
 mod check_and_run;
 mod config;

@@ -3,6 +3,8 @@
 //! Not part of `cargo test`, which needs only what the build needs. `make deps-wider` installs PostgreSQL and
 //! PgBouncer, `make test-wider` runs this.
 
+#[path = "postgres/backup.rs"]
+mod backup;
 #[path = "postgres/conformance.rs"]
 mod conformance;
 #[path = "postgres/crash.rs"]

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::compose::Composed;
 use super::sockets::{listen, local};
-use super::{accounts, credential, key_checks};
+use super::{accounts, backups, credential, key_checks};
 use crate::edge::api::{self, AdminState, HealthState, LinkPages};
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::proxy::tls::Acceptor;
@@ -95,6 +95,7 @@ fn admin_state(composed: &Composed) -> Result<AdminState, String> {
     Ok(AdminState {
         credential: credential::admin(&*composed.secrets)?,
         storage: Storage::new(Arc::clone(&state.store)),
+        backups: Arc::new(backups::maker(composed)?),
         revoke: revoke.clone(),
         mint,
         rotate: Rotate::new(Arc::clone(&ring) as Arc<dyn Keys>, state.clock()),

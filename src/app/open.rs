@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::backend::Backend;
 use super::options::Options;
-use super::{files, key_checks, secrets, shared, warnings};
+use super::{ends, files, key_checks, migrate, secrets, shared, warnings};
 use crate::config::{Config, StoreUrl};
 use crate::edge::clock::uptime;
 use crate::edge::data_dir;
@@ -21,7 +21,7 @@ use crate::edge::store::{
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::lease::LeaseHolder;
-use palisade_core::ports::{Clock, Entropy, FeedSink, OwnSecret, SecretStore, Store};
+use palisade_core::ports::{Clock, EndsKeeper, Entropy, FeedSink, OwnSecret, SecretStore, Store};
 use palisade_core::service::clock::{GuardedClock, Uptime};
 
 /// What the phase made. Nothing runs yet beside the store's own threads.
@@ -83,7 +83,8 @@ pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options
 
     let revocations = Arc::new(RevocationCache::new(uptime_of(&clock)));
     let revocations_changed = Arc::new(Notify::new());
-    let (store, sink) = observed(&backend, &meters, &revocations, &revocations_changed);
+    let ends = ends::keeper(&config, &*secrets, Arc::clone(&clock))?;
+    let (store, sink) = observed(&backend, &meters, &revocations, &revocations_changed, ends);
     let clock = guard(clock, &*store).await?;
     let ring = SigningKeyRing::open(&config.tokens, Arc::clone(&secrets), clock.reading())
         .map_err(|error| error.to_string())?;
@@ -123,6 +124,7 @@ fn open_sled(
     let mut admitted = Vec::new();
     // A start that is refused changes nothing: all of this is looked at before the store is opened for use.
     let mut admit = |kept: &Kept| {
+        migrate::admit(kept, options.accept)?;
         admitted = secrets::admit(config, own, kept, options.accept)?;
         let known = kept.key_checks.as_ref().map_err(Clone::clone)?;
         admitted.extend(key_checks::admit(known, own, data_dir, options.accept)?);
@@ -142,12 +144,17 @@ fn observed(
     meters: &Arc<Meters>,
     revocations: &Arc<RevocationCache>,
     changed: &Arc<Notify>,
+    ends: Option<Arc<dyn EndsKeeper>>,
 ) -> (Arc<dyn Store>, Arc<dyn FeedSink>) {
     let changed = Arc::clone(changed);
     let meter = Arc::new(MeterObserver(Arc::clone(meters) as _));
     let cache = CacheObserver::new(Arc::clone(revocations), Box::new(move || changed.notify_one()));
     let cache = Arc::new(cache);
     let store = ObservedStore::new(backend.store(), vec![meter, Arc::clone(&cache) as _]);
+    let store = match ends {
+        Some(keeper) => store.with_ends(keeper),
+        None => store,
+    };
     (Arc::new(store), cache)
 }
 

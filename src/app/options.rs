@@ -18,4 +18,7 @@ pub struct Accept {
     pub new_keys: bool,
     /// `--accept-store-as-it-is`: the store is opened although it is not known to hold all that it once held.
     pub store_as_it_is: bool,
+    /// `--accept-closed-source`: the store is served although its records are moved, or were moved, to another one. It
+    /// takes no change.
+    pub closed_source: bool,
 }

@@ -50,6 +50,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
         pages,
         log,
         store,
+        backup,
         tokens,
         issuers: _,
         load_balancers: _,
@@ -83,6 +84,7 @@ pub(super) fn keys(then: &Config, now: &Config) -> Vec<&'static str> {
     keys.pages(pages, &now.pages);
     keys.log(log, &now.log);
     keys.store(store, &now.store);
+    keys.differ("backup.journal", &backup.journal, &now.backup.journal);
     let issuer = tokens.issuer == *public_url && now.tokens.issuer == now.public_url;
     keys.tokens(tokens, &now.tokens, issuer);
     let Passwords { policy, min_guesses, bcrypt_cost, max_cost, threads } = passwords;

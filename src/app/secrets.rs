@@ -148,7 +148,7 @@ mod tests {
     use crate::config;
 
     const BARE: &str = "[tokens]\nissuer = \"http://i.test\"\naudience = \"api\"\n";
-    const REFUSE: Accept = Accept { new_keys: false, store_as_it_is: false };
+    const REFUSE: Accept = Accept { new_keys: false, store_as_it_is: false, closed_source: false };
 
     fn folder(text: &str) -> (Config, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();

@@ -36,6 +36,14 @@ pub(super) fn ask<F: Future<Output = Result<String, String>>>(
     runtime.block_on(question(client))
 }
 
+/// Whether a process listens at the admin address of the gateway that `config` belongs to.
+///
+/// # Errors
+/// The configuration does not say where that is.
+pub(super) fn is_running(config: &Path) -> Result<bool, String> {
+    Ok(AdminClient::is_listening(address(config)?))
+}
+
 /// The admin address.
 fn address(config: &Path) -> Result<SocketAddr, String> {
     let shown = config.display();

@@ -3,6 +3,7 @@
 //! Commands that change a running gateway are clients of its admin API; they never open its store.
 
 mod admin;
+mod backup;
 mod check;
 mod clock;
 mod connections;
@@ -10,6 +11,7 @@ mod keys;
 mod link;
 mod mail_preview;
 mod mail_test;
+mod migrate;
 mod output;
 mod pages_preview;
 mod password_generate;
@@ -18,6 +20,7 @@ mod password_verify;
 mod plugin;
 mod providers;
 mod reload;
+mod restore;
 mod routes;
 mod run;
 mod store;
@@ -125,6 +128,39 @@ enum Command {
     /// See how large the running gateway's store is, and compact it: status, compact.
     #[command(subcommand)]
     Store(store::Store),
+    /// Make a backup of everything that the store holds; verify and inspect one.
+    ///
+    /// The running gateway makes it while it serves, as the store is at one moment; when none runs, the store is read
+    /// itself. Without a recipient it is not encrypted, and leaves out the gateway's own secrets: keep copies of those (the
+    /// files of the data folder, vault.keys) elsewhere.
+    #[command(after_help = "\
+Examples:
+  palisade backup /backups/$(date +%F).palisade
+  palisade backup /backups/$(date +%F).palisade --recipient age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
+  palisade backup - | ssh vault 'cat > today.palisade'
+  palisade backup verify /backups/2026-01-31.palisade
+  palisade backup inspect /backups/2026-01-31.palisade --identity key.txt")]
+    Backup(backup::Backup),
+    /// Restore a backup into an empty store, of this kind or of the other.
+    ///
+    /// What the backup brings back to life is cut off: every token, session, link and invitation from before, and what was
+    /// under way. With --ends, accounts that were erased, disabled or unlinked since stay so.
+    #[command(after_help = "\
+Examples:
+  palisade restore /backups/2026-01-31.palisade --ends /backups/ends
+  palisade restore /backups/2026-01-31.palisade --identity key.txt --ends /backups/ends")]
+    Restore(restore::Restore),
+    /// Move everything from one store into another, empty one, such as a data folder into PostgreSQL and back.
+    ///
+    /// Stop the gateways first. The source is closed for writing until it is done or given up, so nothing is lost between
+    /// the two. What was broken off is gone on with by the same command. At its end each record of the one is compared with
+    /// the other's.
+    #[command(after_help = "\
+Examples:
+  palisade migrate sled:./data postgres://palisade@db.internal/palisade
+  palisade migrate sled:./data env:PALISADE_DATABASE
+  palisade migrate --give-up sled:./data       the source takes writes again")]
+    Migrate(migrate::Migrate),
     /// Let the running gateway read its configuration again. A wrong one changes nothing.
     Reload,
 }
@@ -215,11 +251,19 @@ struct AcceptArgs {
     /// accepted again, so `palisade token revoke --before now` comes next.
     #[arg(long)]
     accept_store_as_it_is: bool,
+    /// Serve a store whose records are moved, or were moved, to another one (`palisade migrate`). It takes no change:
+    /// valid tokens pass, and nothing can be revoked here. `palisade migrate --give-up` opens it for writing again.
+    #[arg(long)]
+    accept_closed_source: bool,
 }
 
 impl From<AcceptArgs> for Accept {
     fn from(args: AcceptArgs) -> Accept {
-        Accept { new_keys: args.accept_new_keys, store_as_it_is: args.accept_store_as_it_is }
+        Accept {
+            new_keys: args.accept_new_keys,
+            store_as_it_is: args.accept_store_as_it_is,
+            closed_source: args.accept_closed_source,
+        }
     }
 }
 
@@ -387,6 +431,9 @@ pub fn main() -> ExitCode {
         Command::Plugin(command) => plugin::run(config, command),
         Command::Vault(Vault::Key) => Ok(vault_key::run()),
         Command::Store(command) => store::run(config, command),
+        Command::Backup(command) => return backup::run(config, command),
+        Command::Restore(command) => restore::run(config, command),
+        Command::Migrate(command) => migrate::run(config, &command),
         Command::Reload => reload::run(config),
     };
     match done {

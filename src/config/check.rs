@@ -22,8 +22,8 @@ use super::settings::{
 use super::sources::Sources;
 use super::store::{self, StoreUrl};
 use super::{
-    accounts, browser, connections, cors, fetch, issuers, limits, mail, native, pages, probes, providers,
-    proxies, routes, rule_warnings, unsent_emails,
+    accounts, backup, browser, connections, cors, fetch, issuers, limits, mail, native, pages, probes,
+    providers, proxies, routes, rule_warnings, unsent_emails,
 };
 use palisade_core::domain::account::Registration;
 use palisade_core::domain::credential::{MAX_TOKEN_BYTES, MOST_TOKEN_BYTES};
@@ -95,6 +95,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
     let cors = cors::cors(root.section("cors"));
     let log = log(root.section("log"));
     let store = store::store(root.section("store"));
+    let backup = backup::backup(root.section("backup"));
     let tokens = tokens(root.section("tokens"), &public_url, server.max_header_bytes);
     let trusted = issuers::issuers(root, &tokens.issuer);
     let fetch = fetch::fetch(root.section("fetch"));
@@ -155,6 +156,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         pages,
         log,
         store,
+        backup,
         tokens,
         issuers: trusted.jwt,
         load_balancers: trusted.load_balancers,

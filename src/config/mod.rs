@@ -11,6 +11,7 @@ mod access_token;
 mod accounts;
 mod app_accounts;
 mod authorization;
+mod backup;
 mod browser;
 pub mod catalogue;
 mod check;
@@ -50,6 +51,7 @@ mod upstreams;
 use std::path::Path;
 
 pub use self::accounts::Accounts;
+pub use self::backup::BackupSettings;
 pub use self::connections::{Connections, Vault, Webhook};
 pub use self::error::{ConfigError, error_lines};
 pub use self::fetch::{FetchSettings, ProxyUrl};

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 
 use super::accounts::Accounts;
+use super::backup::BackupSettings;
 use super::connections::{Connections, Vault};
 use super::fetch::FetchSettings;
 use super::introspection::IntrospectedIssuer;
@@ -51,6 +52,7 @@ pub struct Config {
     pub pages: PagesSettings,
     pub log: Log,
     pub store: StoreUrl,
+    pub backup: BackupSettings,
     pub tokens: Tokens,
     /// Those whose tokens are JWTs.
     pub issuers: Vec<Issuer>,

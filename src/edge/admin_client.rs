@@ -3,16 +3,20 @@
 //! It speaks to one address, follows no redirect and uses no proxy: the credential it sends must reach
 //! no other server.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, Response};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 /// How long an answer may take.
 const USUAL: Duration = Duration::from_secs(30);
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long an answer may pause.
+const SILENCE: Duration = Duration::from_secs(3600);
 
 /// A gateway's admin API.
 pub struct AdminClient {
@@ -30,7 +34,9 @@ impl AdminClient {
         let http = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
-            .connect_timeout(Duration::from_secs(5))
+            .connect_timeout(CONNECT)
+            // Of an answer that comes in parts.
+            .read_timeout(SILENCE)
             .build()
             .map_err(|error| format!("no HTTP client could be made: {error}"))?;
         Ok(AdminClient { http, address: reachable(address), credential })
@@ -76,6 +82,35 @@ impl AdminClient {
         self.send(Method::DELETE, path, None, USUAL).await
     }
 
+    /// Whether a process listens at `address`. Blocks for a moment.
+    #[must_use]
+    pub fn is_listening(address: SocketAddr) -> bool {
+        TcpStream::connect_timeout(&reachable(address), CONNECT).is_ok()
+    }
+
+    /// Calls `each` with the parts of the answer to a `POST` of `body`, as they come. Returns once it has come whole.
+    ///
+    /// # Errors
+    /// What went wrong, with advice, as one printable text; and what `each` said.
+    pub async fn post_for_bytes(
+        &self,
+        path: &str,
+        body: &Value,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let request = self.http.post(format!("http://{}{path}", self.address));
+        let request = request.bearer_auth(self.credential.expose_secret());
+        let request = request.header("content-type", "application/json").body(body.to_string());
+        let mut response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if !response.status().is_success() {
+            return self.answered(response).await.map(drop);
+        }
+        while let Some(part) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            each(&part)?;
+        }
+        Ok(())
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -92,6 +127,11 @@ impl AdminClient {
             request = request.header("content-type", "application/json").body(body);
         }
         let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.answered(response).await
+    }
+
+    /// The JSON of an answer.
+    async fn answered(&self, response: Response) -> Result<Value, String> {
         let status = response.status();
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
         if status.as_u16() == 204 {

@@ -68,6 +68,13 @@ impl Program {
         Program::of(command, folder)
     }
 
+    /// The same with more arguments.
+    pub fn start_with(folder: &Path, arguments: &[&str]) -> Program {
+        let mut command = palisade();
+        command.arg("run").args(arguments).arg("--config").arg(folder.join("config.toml"));
+        Program::of(command, folder)
+    }
+
     /// The same under these limits of open files.
     pub fn start_within(folder: &Path, soft: u64, hard: u64) -> Program {
         let mut command = Command::new("sh");

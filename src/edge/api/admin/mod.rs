@@ -5,6 +5,7 @@
 //! gets a stable code.
 
 mod acknowledged;
+mod backup;
 mod claimed;
 mod clock;
 mod connections;
@@ -72,5 +73,6 @@ fn guarded() -> OpenApiRouter<AdminState> {
         .merge(clock::endpoints())
         .merge(connections::endpoints())
         .merge(store::endpoints())
+        .merge(backup::endpoints())
         .merge(openapi::endpoints())
 }

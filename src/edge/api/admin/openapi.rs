@@ -18,8 +18,8 @@ use super::super::schema::BrokenRule;
 use super::claimed::{MALFORMED, WITHOUT_ID};
 use super::query::bad_query;
 use super::state::AdminState;
-use super::{control, keys, listener, operator, store};
-use palisade_core::ports::{SignError, StoreError};
+use super::{backup, control, keys, listener, operator, store};
+use palisade_core::ports::{BackupRefused, SignError, StoreError};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -103,6 +103,10 @@ pub(super) fn failures() -> Failures {
         (
             store::not_compacted(&StoreError::Unavailable("no room".into())),
             "The store is as it was: see the log.",
+        ),
+        (
+            backup::refused(&BackupRefused::Unavailable("a fake".into())),
+            "The store cannot be read as it was at one moment: see the log.",
         ),
         (
             control::invalid(&["config.toml:3:1: unknown key `colour`".to_owned()]),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 
 use palisade_core::domain::link::Purpose;
-use palisade_core::ports::Control;
+use palisade_core::ports::{Backups, Control};
 use palisade_core::service::accounts::Accounts;
 use palisade_core::service::clock::Timekeeping;
 use palisade_core::service::connections::Connections;
@@ -24,6 +24,7 @@ pub struct AdminState {
     /// What callers must present as a bearer token. With an empty one every caller is refused.
     pub credential: SecretString,
     pub storage: Storage,
+    pub backups: Arc<dyn Backups>,
     pub revoke: Revoke,
     pub mint: Mint,
     pub rotate: Rotate,

@@ -5,6 +5,7 @@ use super::super::described::{self, Answer};
 use super::super::fakes;
 use super::operator::Peer;
 use super::*;
+use async_trait::async_trait;
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::StatusCode;
@@ -16,7 +17,9 @@ use palisade_core::domain::audit::{Action, Outcome};
 use palisade_core::domain::email_change::{Freeze, FreezeStage};
 use palisade_core::domain::session::Lifetimes;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Change, Control, ProviderFault, Store};
+use palisade_core::ports::{
+    BackupBytes, BackupRefused, BackupRequest, Backups, Change, Control, ProviderFault, Store,
+};
 use palisade_core::service::accounts::Accounts;
 use palisade_core::service::caller::Person;
 use palisade_core::service::clock::{GuardedClock, Timekeeping};
@@ -77,6 +80,30 @@ impl Control for FakeControl {
     }
 }
 
+/// A backup of two parts; none to a recipient that is none.
+struct FakeBackups;
+
+struct FakeBytes(u32);
+
+#[async_trait]
+impl BackupBytes for FakeBytes {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, String> {
+        self.0 += 1;
+        Ok((self.0 < 3).then(|| format!("part {}\n", self.0).into_bytes()))
+    }
+}
+
+#[async_trait]
+impl Backups for FakeBackups {
+    async fn begin(&self, request: BackupRequest) -> Result<Box<dyn BackupBytes>, BackupRefused> {
+        match request.recipients.first().map(String::as_str) {
+            Some("none") => Err(BackupRefused::Invalid("recipient 1 is none".to_owned())),
+            Some("later") => Err(BackupRefused::Unavailable("four are being read".to_owned())),
+            _ => Ok(Box::new(FakeBytes(0))),
+        }
+    }
+}
+
 fn api(not_ready: Option<&'static str>) -> Api {
     let world = accounts_world::world();
     let providers = Arc::new(FakeProviders::open());
@@ -104,6 +131,7 @@ fn api(not_ready: Option<&'static str>) -> Api {
     let router = admin_router(AdminState {
         credential: CREDENTIAL.into(),
         storage: Storage::new(store.clone()),
+        backups: Arc::new(FakeBackups),
         revoke: revoke.clone(),
         mint: Mint::new(store.clone(), signer, clock.clone(), hour, 8192),
         rotate: Rotate::new(Arc::new(FakeKeys::default()), clock.clone()),
@@ -308,6 +336,21 @@ async fn a_store_that_cannot_write_is_not_compacted() {
     api.store.fail();
     let (status, problem) = api.post("/admin/v1/store/compact", "").await;
     assert_eq!((status, &problem["code"]), (503, &json!("not_compacted")));
+}
+
+#[tokio::test]
+async fn a_backup_comes_as_it_is_made_and_a_refusal_says_why() {
+    let api = api(None);
+    let made = request("POST", "/admin/v1/backup").header("authorization", format!("Bearer {CREDENTIAL}"));
+    let response = api.router.clone().oneshot(made.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/octet-stream");
+    assert_eq!(&to_bytes(response.into_body(), 99).await.unwrap()[..], b"part 1\npart 2\n");
+    for (recipient, status, code) in [("none", 422, "invalid_request"), ("later", 503, "no_backup")] {
+        let (found, problem) =
+            api.post("/admin/v1/backup", &json!({"recipients": [recipient]}).to_string()).await;
+        assert_eq!((found, &problem["code"]), (status, &json!(code)), "{problem}");
+    }
+    assert_eq!(api.post("/admin/v1/backup", r#"{"recipient": "x"}"#).await.0, 400);
 }
 
 #[tokio::test]
@@ -556,7 +599,7 @@ const OPERATIONS: &str = "\
     GET /admin/v1/connections|GET /admin/v1/providers|GET /admin/v1/revocations|POST /admin/v1/revocations|\
     POST /admin/v1/token-versions|GET /admin/v1/keys|POST /admin/v1/keys/rotate|POST /admin/v1/tokens|\
     POST /admin/v1/reload|GET /admin/v1/clock|POST /admin/v1/clock/accept|GET /admin/v1/store|\
-    POST /admin/v1/store/compact|GET /admin/v1/openapi.json|GET /livez|GET /readyz|GET /metrics";
+    POST /admin/v1/store/compact|POST /admin/v1/backup|GET /admin/v1/openapi.json|GET /livez|GET /readyz|GET /metrics";
 
 #[tokio::test]
 async fn every_operation_is_described_and_does_what_is_described() {
@@ -688,7 +731,7 @@ async fn every_operation_is_described_and_does_what_is_described() {
     }
     assert_eq!(api.post("/admin/v1/token-versions", r#"{"all":true,"grace":"10m"}"#).await.0, 200);
     assert_eq!(api.post("/admin/v1/tokens", r#"{"sub":"service"}"#).await.0, 201);
-    for path in ["keys/rotate", "reload", "clock/accept", "store/compact"] {
+    for path in ["keys/rotate", "reload", "clock/accept", "store/compact", "backup"] {
         assert_eq!(api.post(&format!("/admin/v1/{path}"), "").await.0, 200, "{path}");
     }
     for path in ["revocations", "keys", "clock", "store", "openapi.json"] {

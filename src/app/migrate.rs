@@ -1,0 +1,261 @@
+//! Moving everything from one store into another one.
+//!
+//! The source is closed for writing first, durably: what it acknowledges is then in the other one, or stays its own. Each
+//! step can be done again after a kill. At the end both are walked, and each record of the one must be in the other.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sha2::{Digest, Sha256};
+
+use super::backup::{SECRETS, kind};
+use super::options::Accept;
+use super::stores::{self, OpenStore};
+use crate::config::Config;
+use crate::edge::data_dir;
+use crate::edge::own_secrets::file_name;
+use crate::edge::store::{Doubts, Kept};
+use palisade_core::domain::account::UserId;
+use palisade_core::ports::{
+    OwnSecret, Record, RecordKind, RecordSource, RecordsOf, SecretStore, Store, StoreError, VersionedRecord,
+};
+
+/// Whether a start may serve this store.
+///
+/// # Errors
+/// It is the source of a migration; what to do.
+pub(super) fn admit(kept: &Kept, accept: Accept) -> Result<(), String> {
+    match &kept.closed_for {
+        Some(what) if !accept.closed_source => Err(format!(
+            "the store is closed for writing: {what}. If that is done, serve the other store: set store.url to it. To go on \
+             with a migration that was broken off, run the same `palisade migrate` again; to give it up, and let this store \
+             take writes again: `palisade migrate --give-up` with its URL. To serve it as it is, without any change, not even \
+             a revocation: `palisade run --accept-closed-source`"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// What a migration came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MigrationReport {
+    pub(crate) records: u64,
+    /// How many of them were there from an earlier try.
+    pub(crate) resumed: u64,
+    pub(crate) kinds: BTreeMap<RecordKind, u64>,
+    /// What the operator should know, one line each.
+    pub(crate) notices: Vec<String>,
+}
+
+/// Moves everything from `from` to `to`, each with the configuration that serves it. Blocks, outside of tasks.
+///
+/// # Errors
+/// As one printable text. The source stays closed, and the same call goes on.
+pub(crate) fn migrate(
+    from: &Config,
+    to: &Config,
+    told: &mut (dyn FnMut(&'static str, u64) + Send),
+) -> Result<MigrationReport, String> {
+    if !stores::may_be_there(from) {
+        return Err(format!("there is no store at {}", from.store));
+    }
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    let _entered = runtime.enter();
+    let purpose = format!("its records are moved to {}", to.store);
+    let source = OpenStore::open(from, Doubts::Refuse, &mut |_| Ok(()))?;
+    let done = runtime.block_on(async {
+        let source = Arc::clone(&source.store);
+        close(&*source, &purpose).await?;
+        data_dir::make(to.store.data_dir())?;
+        let target = OpenStore::open(to, Doubts::ResumeImport, &mut |_| Ok(()))?;
+        let store = Arc::clone(&target.store);
+        let resumed = fill(&*source, &*store, told).await?;
+        let (records, kinds) = compare(&*source, &*store, told).await?;
+        let notices = move_secrets(from, to).await?;
+        Ok::<_, String>(MigrationReport { records, resumed, kinds, notices })
+    })?;
+    // From here on the other one is the store. This one stays closed: served again, it would know nothing of what came
+    // after.
+    let moved = format!("its records were moved to {}", to.store);
+    let store = Arc::clone(&source.store);
+    runtime.block_on(store.set_closed(Some(moved))).map_err(|error| error.to_string())?;
+    Ok(done)
+}
+
+/// Lets the source of a migration take writes again. Blocks, outside of tasks. Returns what it was closed for.
+///
+/// # Errors
+/// As one printable text; then it stays closed.
+pub(crate) fn give_up(from: &Config) -> Result<Option<String>, String> {
+    if !stores::may_be_there(from) {
+        return Err(format!("there is no store at {}", from.store));
+    }
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
+    let _entered = runtime.enter();
+    let source = OpenStore::open(from, Doubts::Refuse, &mut |_| Ok(()))?;
+    let store = Arc::clone(&source.store);
+    runtime.block_on(async {
+        let closed = store.closed_for().await.map_err(|error| error.to_string())?;
+        if closed.is_some() {
+            store.set_closed(None).await.map_err(|error| error.to_string())?;
+        }
+        Ok(closed)
+    })
+}
+
+async fn close(source: &dyn Store, purpose: &str) -> Result<(), String> {
+    let closed = source.closed_for().await.map_err(|error| error.to_string())?;
+    match closed {
+        Some(other) if other != purpose => Err(format!(
+            "the source is closed already: {other}. Go on with that migration, or give it up first: `palisade migrate \
+             --give-up` with its URL"
+        )),
+        Some(_) => Ok(()),
+        None => source.set_closed(Some(purpose.to_owned())).await.map_err(|error| error.to_string()),
+    }
+}
+
+/// Copies what is not there yet. Returns how many records were there from an earlier try.
+async fn fill(
+    source: &dyn Store,
+    target: &dyn Store,
+    told: &mut (dyn FnMut(&'static str, u64) + Send),
+) -> Result<u64, String> {
+    let begun = target.import_begun().await.map_err(|error| error.to_string())?;
+    let mut records = Copied { source: RecordsOf::new(source), told, records: 0 };
+    let outcome = match begun {
+        Some(_) => target.resume_import(&mut records).await,
+        None => {
+            let first = target.records(None, 1).await.map_err(|error| error.to_string())?;
+            // A try that was killed behind its last record: the comparison tells.
+            if !first.records.is_empty() {
+                return Ok(0);
+            }
+            target.import(&mut records).await
+        }
+    };
+    outcome.map_err(|error| format!("the records could not be copied: {error}"))?;
+    Ok(begun.unwrap_or(0))
+}
+
+/// The records of the source, told of as they are copied.
+struct Copied<'a, 't> {
+    source: RecordsOf<'a>,
+    told: &'t mut (dyn FnMut(&'static str, u64) + Send),
+    records: u64,
+}
+
+#[async_trait]
+impl RecordSource for Copied<'_, '_> {
+    async fn next_page(&mut self) -> Result<Vec<VersionedRecord>, StoreError> {
+        let page = self.source.next_page().await?;
+        self.records += page.len() as u64;
+        (self.told)("copied", self.records);
+        Ok(page)
+    }
+}
+
+/// What tells one record from every other: its kind, and a part of the hash of all that it says.
+type Fingerprint = (RecordKind, [u8; 16]);
+
+/// Every record of a store. Of each account, an event counts with its place among the others.
+async fn fingerprints(
+    store: &dyn Store,
+    what: &'static str,
+    told: &mut (dyn FnMut(&'static str, u64) + Send),
+) -> Result<Vec<Fingerprint>, String> {
+    let (mut found, mut events) = (Vec::new(), HashMap::<Option<UserId>, u64>::new());
+    let mut failed = None;
+    let mut each = |record: VersionedRecord| {
+        let place = match &record.record {
+            Record::Event(event) => {
+                let place = events.entry(event.user).or_default();
+                *place += 1;
+                *place
+            }
+            _ => 0,
+        };
+        match serde_json::to_vec(&record) {
+            Ok(line) => {
+                let hash = Sha256::new().chain_update(place.to_be_bytes()).chain_update(line).finalize();
+                let mut part = [0; 16];
+                part.copy_from_slice(&hash[..16]);
+                found.push((record.record.kind(), part));
+                told(what, found.len() as u64);
+            }
+            Err(error) => failed = Some(error.to_string()),
+        }
+    };
+    store.each_record(&mut each).await.map_err(|error| format!("the records cannot be compared: {error}"))?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Whether each record of the one is in the other, and no more. Returns how many there are.
+async fn compare(
+    source: &dyn Store,
+    target: &dyn Store,
+    told: &mut (dyn FnMut(&'static str, u64) + Send),
+) -> Result<(u64, BTreeMap<RecordKind, u64>), String> {
+    let wanted = fingerprints(source, "read of the source", told).await?;
+    let found = fingerprints(target, "read of the target", told).await?;
+    let mut kinds = BTreeMap::new();
+    wanted.iter().for_each(|(kind, _)| *kinds.entry(*kind).or_default() += 1);
+    if wanted == found {
+        return Ok((wanted.len() as u64, kinds));
+    }
+    let count = |of: &[Fingerprint], others: &[Fingerprint]| {
+        let mut missing = BTreeMap::<RecordKind, u64>::new();
+        let lacking = of.iter().filter(|record| others.binary_search(record).is_err());
+        lacking.for_each(|(kind, _)| *missing.entry(*kind).or_default() += 1);
+        missing.iter().map(|(kind, count)| format!("{count} {kind:?}")).collect::<Vec<_>>().join(", ")
+    };
+    Err(format!(
+        "the stores differ. Only in the source: {}. Only in the target: {}. The source stays closed; empty the target and run \
+         the same command again, or give the migration up",
+        or_none(count(&wanted, &found)),
+        or_none(count(&found, &wanted))
+    ))
+}
+
+fn or_none(text: String) -> String {
+    if text.is_empty() { "nothing".to_owned() } else { text }
+}
+
+/// Puts the gateway's secrets beside the target, where they are not kept in the same place. Returns what the operator
+/// should know.
+async fn move_secrets(from: &Config, to: &Config) -> Result<Vec<String>, String> {
+    let (source, target) = (stores::secrets(from)?, stores::secrets(to)?);
+    let (from_kind, to_kind) = (kind(&from.store), kind(&to.store));
+    let moved = tokio::task::spawn_blocking(move || moved_secrets(&*source, &*target));
+    let mut notices = moved.await.map_err(|error| error.to_string())??;
+    if from_kind == "sled" && to_kind == "postgres" {
+        notices.push(format!(
+            "tokens of providers stay sealed with the key in {}: list it in vault.keys of the new configuration, behind the key \
+             that seals from now on, if it is not there",
+            stores::secrets(from)?.place(OwnSecret::VaultKey)
+        ));
+    }
+    Ok(notices)
+}
+
+fn moved_secrets(source: &dyn SecretStore, target: &dyn SecretStore) -> Result<Vec<String>, String> {
+    let failed = |error: palisade_core::ports::SecretStoreError| format!("the secret in {error}");
+    let mut notices = Vec::new();
+    for secret in SECRETS {
+        let Some(content) = source.read(secret).map_err(failed)? else { continue };
+        let kept = target.make(secret, &content).map_err(failed)?;
+        if *kept.content != *content {
+            notices.push(format!(
+                "{} is another one than `{}` of the source, and was left as it is",
+                target.place(secret),
+                file_name(secret)
+            ));
+        }
+    }
+    Ok(notices)
+}
