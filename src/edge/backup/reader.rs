@@ -258,7 +258,7 @@ impl<R: Read> BackupReader<R> {
     fn end(&mut self, at: u64, digest: Sha256, payload: &[u8]) -> Result<(), BackupError> {
         let trailer: BackupCounts = serde_json::from_slice(payload)
             .map_err(|error| self.damaged(at, &format!("no trailer: {error}")))?;
-        let mut counts = std::mem::take(&mut self.counts);
+        let mut counts = self.counts.clone();
         counts.kinds = self.kinds.iter().map(|(kind, count)| ((*kind).to_owned(), *count)).collect();
         counts.sha256 = hex::encode(digest.finalize());
         if trailer != counts {

@@ -181,7 +181,7 @@ fn decide(draft: &mut Draft<'_>, command: Command, shared: &StoreState) -> Pendi
     }
     if shared.closed.load(Ordering::Relaxed) && !matches!(command, Command::Close(..) | Command::TakeOver(..))
     {
-        refuse(command, CLOSED);
+        without_disk(shared, command);
         return Box::new(|_| ());
     }
     match command {
@@ -256,10 +256,11 @@ fn later<T: 'static>(decided: Result<T, CommitError>, reply: Reply<T>) -> Pendin
     })
 }
 
-/// What is answered while the disk takes no writes.
+/// What is answered while the disk takes no writes, or the store is closed for writing.
 fn without_disk(shared: &StoreState, command: Command) {
     let why = match shared.is_partly_imported.load(Ordering::Relaxed) {
         true => IMPORTING,
+        false if shared.closed.load(Ordering::Relaxed) => CLOSED,
         false => "an earlier write failed and the disk has not recovered",
     };
     match command {

@@ -11,7 +11,7 @@ use palisade_core::ports::{Change, Record, RecordKind, RecordSource, VersionedRe
 use palisade_core::service::ends::ends_of;
 use palisade_core::service::restore::{Cutoff, RestoreCounts, Restored};
 use palisade_core::service::revoke::Lives;
-use palisade_testing::conformance::{connection, event, link, mail, revocation, session, task, token, user};
+use palisade_testing::conformance::{connection, event, link, mail, revocation, session, token, user};
 use palisade_testing::transfer::Pages;
 use uuid::Uuid;
 
@@ -64,6 +64,7 @@ async fn the_cutoff_reaches_all_that_brings_tokens_or_opens_something() {
     let ann = User { link_generation: 4, ..user(1, "ann@example.com") };
     let mut renewing = connection(1, 2, None);
     renewing.status = Status::Active;
+    renewing.consent = None;
     let pending =
         palisade_core::domain::connection::Connection { status: Status::Pending, ..connection(1, 3, None) };
     let origin =
@@ -76,7 +77,6 @@ async fn the_cutoff_reaches_all_that_brings_tokens_or_opens_something() {
         Work::RestoreEmail { user: id(1), claim: Uuid::nil() },
     ];
     let stay = [
-        Record::Task(task(9, 5)),
         waiting(Work::Revoke(revocation(token("later"), 1, 2))),
         Record::Mail(mail(1, "ann@example.com", 5)),
         Record::Connection(Box::new(renewing)),
