@@ -10,6 +10,7 @@ mod background;
 pub(crate) mod backup;
 mod backups;
 mod bind;
+mod closed;
 mod compose;
 mod connections;
 mod credential;

@@ -83,8 +83,7 @@ pub(crate) fn offline<W: Write>(
         return Err(format!("there is no store in {}", config.store.data_dir().display()));
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
-    let _entered = runtime.enter();
-    let opened = OpenStore::open(config, Doubts::Refuse, &mut |_| Ok(()))?;
+    let opened = runtime.block_on(OpenStore::open(config, Doubts::Refuse, &mut |_| Ok(())))?;
     let store = Arc::clone(&opened.store);
     let made = runtime.block_on(async { store.snapshot().await }).map_err(|error| error.to_string());
     let made = made.and_then(|mut source: Box<dyn RecordSource>| {

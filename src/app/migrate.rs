@@ -10,32 +10,15 @@ use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::backup::{SECRETS, kind};
-use super::options::Accept;
 use super::stores::{self, OpenStore};
 use crate::config::Config;
 use crate::edge::data_dir;
 use crate::edge::own_secrets::file_name;
-use crate::edge::store::{Doubts, Kept};
+use crate::edge::store::Doubts;
 use palisade_core::domain::account::UserId;
 use palisade_core::ports::{
     OwnSecret, Record, RecordKind, RecordSource, RecordsOf, SecretStore, Store, StoreError, VersionedRecord,
 };
-
-/// Whether a start may serve this store.
-///
-/// # Errors
-/// It is the source of a migration; what to do.
-pub(super) fn admit(kept: &Kept, accept: Accept) -> Result<(), String> {
-    match &kept.closed_for {
-        Some(what) if !accept.closed_source => Err(format!(
-            "the store is closed for writing: {what}. If that is done, serve the other store: set store.url to it. To go on \
-             with a migration that was broken off, run the same `palisade migrate` again; to give it up, and let this store \
-             take writes again: `palisade migrate --give-up` with its URL. To serve it as it is, without any change, not even \
-             a revocation: `palisade run --accept-closed-source`"
-        )),
-        _ => Ok(()),
-    }
-}
 
 /// What a migration came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,14 +44,13 @@ pub(crate) fn migrate(
         return Err(format!("there is no store at {}", from.store));
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
-    let _entered = runtime.enter();
     let purpose = format!("its records are moved to {}", to.store);
-    let source = OpenStore::open(from, Doubts::Refuse, &mut |_| Ok(()))?;
+    let source = runtime.block_on(OpenStore::open(from, Doubts::Refuse, &mut |_| Ok(())))?;
     let done = runtime.block_on(async {
         let source = Arc::clone(&source.store);
         close(&*source, &purpose).await?;
         data_dir::make(to.store.data_dir())?;
-        let target = OpenStore::open(to, Doubts::ResumeImport, &mut |_| Ok(()))?;
+        let target = OpenStore::open(to, Doubts::ResumeImport, &mut |_| Ok(())).await?;
         let store = Arc::clone(&target.store);
         let resumed = fill(&*source, &*store, told).await?;
         let (records, kinds) = compare(&*source, &*store, told).await?;
@@ -92,8 +74,7 @@ pub(crate) fn give_up(from: &Config) -> Result<Option<String>, String> {
         return Err(format!("there is no store at {}", from.store));
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
-    let _entered = runtime.enter();
-    let source = OpenStore::open(from, Doubts::Refuse, &mut |_| Ok(()))?;
+    let source = runtime.block_on(OpenStore::open(from, Doubts::Refuse, &mut |_| Ok(())))?;
     let store = Arc::clone(&source.store);
     runtime.block_on(async {
         let closed = store.closed_for().await.map_err(|error| error.to_string())?;

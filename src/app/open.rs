@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::backend::Backend;
 use super::options::Options;
-use super::{ends, files, key_checks, migrate, secrets, shared, warnings};
+use super::{closed, ends, files, key_checks, secrets, shared, warnings};
 use crate::config::{Config, StoreUrl};
 use crate::edge::clock::uptime;
 use crate::edge::data_dir;
@@ -124,7 +124,7 @@ fn open_sled(
     let mut admitted = Vec::new();
     // A start that is refused changes nothing: all of this is looked at before the store is opened for use.
     let mut admit = |kept: &Kept| {
-        migrate::admit(kept, options.accept)?;
+        closed::admit(kept, options.accept)?;
         admitted = secrets::admit(config, own, kept, options.accept)?;
         let known = kept.key_checks.as_ref().map_err(Clone::clone)?;
         admitted.extend(key_checks::admit(known, own, data_dir, options.accept)?);

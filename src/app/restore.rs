@@ -125,8 +125,7 @@ pub(crate) fn restore(
         false => Ok(()),
     };
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
-    let _entered = runtime.enter();
-    let opened = OpenStore::open(config, Doubts::Refuse, &mut admit)?;
+    let opened = runtime.block_on(OpenStore::open(config, Doubts::Refuse, &mut admit))?;
     notices.extend(put_secrets(wish, &*secrets, &checked)?);
     let input = open(&wish.file, wish.identity.as_deref())?;
     let source = BackupReader::begin(input).map_err(|error| format!("{}: {error}", wish.file.display()))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::options::Options;
-use super::{key_checks, secrets};
+use super::{closed, key_checks, secrets};
 use crate::config::{Config, PostgresHost, PostgresServer, PostgresTls, SharedStore, Vault};
 use crate::edge::clock::uptime;
 use crate::edge::data_dir::{self, FolderLock};
@@ -21,7 +21,9 @@ use crate::edge::postgres::{PostgresStore, migrations, server};
 use crate::edge::store::Kept;
 use crate::edge::vault::VaultKeyRing;
 use palisade_core::domain::route::{Auth, FailMode};
-use palisade_core::ports::{FeedSink, RecordFormats, ReplicaMeter, SecretStore, Store, StoreError};
+use palisade_core::ports::{
+    FeedSink, RecordFormats, Records as _, ReplicaMeter, SecretStore, Store, StoreError,
+};
 
 /// An open store of this kind, with what belongs to this replica alone.
 pub(super) struct SharedBackend {
@@ -81,7 +83,7 @@ impl SharedBackend {
 ///
 /// # Errors
 /// The authorities that it is to be verified with cannot be used; as one printable text.
-fn connection(store: &SharedStore, server: &PostgresServer) -> Result<PostgresSettings, String> {
+pub(super) fn connection(store: &SharedStore, server: &PostgresServer) -> Result<PostgresSettings, String> {
     let tls = match server.tls {
         PostgresTls::Off => DatabaseTls::Off,
         PostgresTls::Verify => {
@@ -162,7 +164,9 @@ pub(super) async fn open(
         SigningKeyRing::look(&*own).map_err(|error| error.to_string())?;
     }
     let is_populated = is_populated(&*store).await.map_err(|error| failed(&error))?;
-    let kept = Kept { is_new: false, is_populated, key_checks: Ok(BTreeMap::new()) };
+    let closed_for = store.closed_for().await.map_err(|error| failed(&error))?;
+    let kept = Kept { is_new: false, is_populated, key_checks: Ok(BTreeMap::new()), closed_for };
+    closed::admit(&kept, options.accept)?;
     notices.extend(secrets::admit(config, &*own, &kept, options.accept)?);
     match own.seal_anew().map_err(|error| error.to_string())? {
         0 => {}

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::shared;
 use crate::config::{Config, StoreUrl};
 use crate::edge::own_secrets::FolderSecrets;
+use crate::edge::postgres::PostgresStore;
 use crate::edge::store::{self, Doubts, Kept, SledStore};
 use palisade_core::ports::{SecretStore, Store};
 
@@ -14,15 +16,15 @@ pub(super) struct OpenStore {
 }
 
 impl OpenStore {
-    /// Opens the store of `config`, making it when there is none, once `admit` has seen what is in it. Blocks, and must be
-    /// called within a runtime, outside of its tasks.
+    /// Opens the store of `config`, making it when there is none. `admit` sees what is in it, before anything of it is
+    /// changed but the schema of a database. Blocks: for a runtime that does nothing else.
     ///
     /// # Errors
     /// Why it does not open, as one printable text.
-    pub(super) fn open(
+    pub(super) async fn open(
         config: &Config,
         doubts: Doubts,
-        admit: &mut dyn FnMut(&Kept) -> Result<(), String>,
+        admit: &mut (dyn FnMut(&Kept) -> Result<(), String> + Send),
     ) -> Result<OpenStore, String> {
         match &config.store {
             StoreUrl::Sled(folder) => {
@@ -31,8 +33,21 @@ impl OpenStore {
                 let store = Arc::clone(&opened) as Arc<dyn Store>;
                 Ok(OpenStore { store, close: Box::new(move || opened.close()) })
             }
-            StoreUrl::Postgres(_) => {
-                Err(format!("{}: this program does not open PostgreSQL for this command yet", config.store))
+            StoreUrl::Postgres(settings) => {
+                let failed = |why: &dyn std::fmt::Display| format!("{}: {why}", config.store);
+                let connection = shared::connection(settings, &settings.server)?;
+                let opened = match doubts {
+                    Doubts::ResumeImport => PostgresStore::open_to_resume(connection).await,
+                    Doubts::Refuse | Doubts::Accept => PostgresStore::open(connection).await,
+                };
+                let opened = opened.map_err(|error| failed(&error))?;
+                let store = Arc::clone(&opened) as Arc<dyn Store>;
+                let is_part = store.import_begun().await.map_err(|error| failed(&error))?.is_some();
+                let is_populated = is_part
+                    || !store.records(None, 1).await.map_err(|error| failed(&error))?.records.is_empty();
+                let closed_for = store.closed_for().await.map_err(|error| failed(&error))?;
+                admit(&Kept { is_populated, closed_for, ..Kept::default() })?;
+                Ok(OpenStore { store, close: Box::new(move || opened.close()) })
             }
         }
     }
@@ -51,11 +66,11 @@ impl Drop for OpenStore {
 pub(super) fn secrets(config: &Config) -> Result<Arc<dyn SecretStore>, String> {
     match &config.store {
         StoreUrl::Sled(folder) => Ok(Arc::new(FolderSecrets::new(folder))),
-        StoreUrl::Postgres(settings) => Ok(Arc::new(FolderSecrets::new(&settings.data))),
+        StoreUrl::Postgres(settings) => shared::database_secrets(settings, &config.vault),
     }
 }
 
-/// Whether there is a store to read from: of a database only its opening tells.
+/// Whether there may be a store to read from: of a database only its opening tells.
 pub(super) fn may_be_there(config: &Config) -> bool {
     match &config.store {
         StoreUrl::Sled(folder) => store::is_there(folder),
