@@ -1,6 +1,8 @@
-//! Replicas over a real PostgreSQL: what is acknowledged is in force at each of them, whatever becomes of their connections.
+//! Replicas over a real PostgreSQL: what is acknowledged is in force at each of them, whatever becomes of their
+//! connections.
 //!
-//! Everything is in one process, so that what the members believe and when commits are acknowledged is read from one clock.
+//! Everything is in one process, so that what the members believe and when commits are acknowledged is read from one
+//! clock.
 
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
@@ -418,6 +420,7 @@ async fn behind_a_pooler_it_is_polled_and_holds_all_the_same() {
         assert_eq!(by, all(2));
         assert!(took < LEASE && b.has(&n.to_string()), "{took:?}");
     }
+    assert!(!a.feed.is_listening() && !b.feed.is_listening(), "no notice comes through");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

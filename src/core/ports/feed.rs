@@ -19,8 +19,8 @@ pub trait FeedSink: Send + Sync {
     fn believe_until(&self, until: Duration);
 
     /// The store has lost revocations that were acknowledged. From now on, whatever is told later in this run, tokens
-    /// may be believed only where the configuration says `fail = "open"`, and an operator has to say what shall be done.
-    /// `why` is for operators.
+    /// may be believed only where the configuration says `fail = "open"`, and an operator has to say what shall be
+    /// done. `why` is for operators.
     fn closed(&self, why: &str);
 }
 

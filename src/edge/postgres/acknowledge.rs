@@ -8,42 +8,48 @@
 //! # Why it holds
 //!
 //! Each replica does one thing in a loop (`replica.rs`): it reads its clock (*t*), sends a confirmation, and once the
-//! answer has come and everything up to the head *h* that the answer tells is applied, it believes tokens until *t* + *L*.
-//! *L* is the length of its lease: it is in its row, and never changes in the life of the row.
+//! answer has come and everything up to the head *h* that the answer tells is applied, it believes tokens until *t* +
+//! *L*. *L* is the length of its lease: it is in its row, and never changes in the life of the row.
 //!
-//! 1. *A belief without p ends at t + L, and t is before p was visible.* The head *h* was read in a transaction that began
-//!    after *t*. If *p* ≤ *h*, the replica applied *p* before it believed. If *p* > *h*, that transaction's snapshot did not
-//!    have *p*, so it was taken before the database let others see *p*, and so before the writer got its answer, at *T*.
-//! 2. *So a belief without p is over at T + L*, in the time of the replica's machine. The writer counts by its own: it waits
-//!    for *L* and [`margin`], which is more than two clocks of machines differ by, and leaves the time in which open
-//!    exchanges are cut.
+//! 1. *A belief without p ends at t + L, and t is before p was visible.* The head *h* was read in a transaction that
+//!    began after *t*. If *p* ≤ *h*, the replica applied *p* before it believed. If *p* > *h*, that transaction's
+//!    snapshot did not have *p*, so it was taken before the database let others see *p*, and so before the writer got
+//!    its answer, at *T*. If another server has taken over in between, the confirmation was committed in what that
+//!    server continues, and *p* after it.
+//! 2. *So a belief without p is over at T + L*, in the time of the replica's machine. The writer counts by its own:
+//!    it waits for *L* and [`margin`], which is more than two clocks of machines differ by, and leaves the time in
+//!    which open exchanges are cut.
 //! 3. *The writer knows every replica that may believe without p.* It reads the list in a snapshot that has *p*
-//!    ([`ReplicaRows::head`]), on whatever server. A replica believes nothing before a commit of its own that gave its row a
-//!    position has returned, and sends only then the first confirmation that counts. If the writer's snapshot does not show that commit,
-//!    the confirmation's snapshot, which shows it, is a later one, and has *p* too.
+//!    ([`ReplicaRows::head`]), on whatever server. A replica believes nothing before a commit of its own that gave
+//!    its row a position has returned, and sends only then the first confirmation that counts. If the writer's
+//!    snapshot does not show that commit, the confirmation's snapshot, which shows it, is a later one, and has *p*
+//!    too.
 //! 4. *A row with a position ≥ p has applied p*: replicas tell what they have applied.
-//! 5. *A row that goes takes no belief with it.* A replica that leaves, or registers again, has stopped to believe before. A row that
-//!    is counted as gone had, for *L* and the margin, the same number of confirmations as when it was first seen with it ([`Sightings`]): the
-//!    last one was sent before that, and its lease is over. One that is on its way finds no row, and does not count. A registration has an id of its
-//!    own, so a number that was seen is never that of another one.
+//! 5. *A row that goes takes no belief with it.* A replica that leaves, or registers again, has stopped to believe
+//!    before. A row that is counted as gone had, for *L* and the margin, the same number of confirmations as when it
+//!    was first seen with it ([`Sightings`]): the last one was sent before that, and its lease is over. One that is
+//!    on its way finds no row, and does not count. A registration has an id of its own, so a number that was seen is
+//!    never that of another one.
 //!
-//! So each commit waits, for each row with a position below *p*, until that row has confirmed *p*, is gone, or *L* and the
-//! margin have passed since *T*. It does not have to remove the row for that; rows are removed so that a replica which is gone costs
-//! one lease, and not one for each revocation.
+//! So each commit waits, for each row with a position below *p*, until that row has confirmed *p*, is gone, or *L*
+//! and the margin have passed since *T*. It does not have to remove the row for that; rows are removed so that a
+//! replica which is gone costs one lease, and not one for each revocation.
 //!
 //! # What the clocks are
 //!
-//! Every moment is a reading of CLOCK_BOOTTIME on the machine that reads it, and is compared with no reading of another. It cannot be set,
-//! and runs on in a suspend. Two such clocks are taken to differ by less than one percent. Sleeps are the runtime's, whose
-//! clock stops in a suspend: they only wake the loops up, which then read CLOCK_BOOTTIME. A virtual machine that is paused from outside, with its
-//! CLOCK_BOOTTIME, is outside of this: it believes for as long as the pause lasted.
+//! Every moment is a reading of CLOCK_BOOTTIME on the machine that reads it, and is compared with no reading of
+//! another. It cannot be set, and runs on in a suspend. Two such clocks are taken to differ by less than one percent.
+//! Sleeps are the runtime's, whose clock stops in a suspend: they only wake the loops up, which then read
+//! CLOCK_BOOTTIME. A virtual machine that is paused from outside, with its CLOCK_BOOTTIME, is outside of this: it
+//! believes for as long as the pause lasted.
 //!
 //! # What is assumed of PostgreSQL
 //!
-//! A transaction is visible to every snapshot taken after its commit was answered; snapshots of one server are ordered. At any moment one server commits
-//! writes, or commits of the others are not answered without a warning: a single server, a synchronous standby that takes over, or a
-//! service that stops the old primary first. What is committed then is there after a failover. With an asynchronous standby a failover
-//! loses commits, whatever is done here; the random ids of the entries let the replicas that have applied them see it.
+//! A transaction is visible to every snapshot taken after its commit was answered; snapshots of one server are
+//! ordered. At any moment one server commits writes, or commits of the others are not answered without a warning: a
+//! single server, a synchronous standby that takes over, or a service that stops the old primary first. What is
+//! committed then is there after a failover. With an asynchronous standby a failover loses commits, whatever is done
+//! here; the random ids of the entries let the replicas that have applied them see it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,13 +63,14 @@ use super::feed_calls::{FeedCalls, ReplicaRow, ReplicaRows};
 use super::signals::{FeedClock, FeedSignals};
 use palisade_core::ports::{ConfirmedBy, ReplicaMeter, StoreError};
 
-/// What a lease counts longer for the one who waits for its end: open exchanges are cut within it, and the clocks of two machines
-/// differ by less.
+/// What a lease counts longer for the one who waits for its end: open exchanges are cut within it, and the clocks of
+/// two machines differ by less.
 pub fn margin(lease: Duration) -> Duration {
     Duration::from_millis(500) + lease / 100
 }
 
-/// How long a commit waits for the list of replicas when that cannot be read, beyond the longest lease that is known of.
+/// How long a commit waits for the list of replicas when that cannot be read, beyond the longest lease that is known
+/// of.
 const LIST_LATE: Duration = Duration::from_secs(2);
 /// The longest lease that is taken into account before any list was read.
 const LEASE_UNKNOWN: Duration = Duration::from_secs(10);
@@ -72,6 +79,9 @@ const CALL: Duration = Duration::from_secs(5);
 /// How often the list is read while commits wait: where notices come, and where they do not.
 const LOOK_LISTENING: Duration = Duration::from_millis(250);
 const LOOK_POLLING: Duration = Duration::from_millis(25);
+
+/// How many commits may wait at the same time. More are answered at once with an error, and stand.
+const WAITING: usize = 8192;
 
 /// Since when each row has had the number of confirmations that it has.
 #[derive(Default)]
@@ -254,14 +264,19 @@ impl Acknowledger {
         Acknowledger { shared }
     }
 
-    /// Waits until no replica can admit what the commit at `position` has revoked. `since`: the uptime when the answer to the commit had
-    /// come. Safe to cancel; the replicas apply the commit all the same.
+    /// Waits until no replica can admit what the commit at `position` has revoked. `since`: the uptime when the
+    /// answer to the commit had come. Safe to cancel; the replicas apply the commit all the same.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: who is to be waited for could not be read. The commit stands.
     pub async fn wait(&self, position: u64, since: Duration) -> Result<ConfirmedBy, StoreError> {
         let shared = &*self.shared;
         let begun = Instant::now();
+        if shared.waiting.load(Ordering::Acquire) >= WAITING {
+            return Err(StoreError::Unavailable(format!(
+                "the revocation is stored, but {WAITING} of them wait for the replicas already: ask again"
+            )));
+        }
         let mut looks = shared.looks.subscribe();
         let _in_wait = InWait::new(shared);
         let mut waiting = Waiting::new(position, since);

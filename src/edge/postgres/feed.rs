@@ -87,7 +87,8 @@ impl Followed {
     }
 }
 
-/// The feed of one database, as the store of this process knows it: follows it for subscribers, and lets commits wait for the replicas.
+/// The feed of one database, as the store of this process knows it: follows it for subscribers, and lets commits wait
+/// for the replicas.
 pub struct Feed {
     pub(super) calls: Arc<dyn FeedCalls>,
     pub(super) clock: FeedClock,
@@ -150,8 +151,8 @@ impl Feed {
         self.signals.tell_entries();
     }
 
-    /// Waits until no replica can admit what the commit at `position` of the feed has revoked: each has confirmed it, or its
-    /// lease is over. `since`: [`Feed::uptime`] once the answer to the commit had come. Safe to cancel.
+    /// Waits until no replica can admit what the commit at `position` of the feed has revoked: each has confirmed it,
+    /// or its lease is over. `since`: [`Feed::uptime`] once the answer to the commit had come. Safe to cancel.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; the commit stands, and nothing is promised of it.
@@ -300,6 +301,10 @@ async fn hear(
                 Ok(Ok(FeedNotice::Echo(_))) => {}
                 Ok(Err(error)) => return Unheard::Lost(error),
                 Err(_) if echoed => break,
+                Err(_) if number > 0 => {
+                    let why = "the connection for notices of the database has become silent";
+                    return Unheard::Lost(StoreError::Unavailable(why.to_owned()));
+                }
                 Err(_) => return Unheard::Silent,
             }
         }

@@ -1,8 +1,8 @@
-//! What a replica asks of the database, call by call: registration, confirmation, the entries of the feed, and the whole
-//! set of revocations.
+//! What a replica asks of the database, call by call: registration, confirmation, the entries of the feed, and the
+//! whole set of revocations.
 //!
-//! Behind a trait, so that the rules of `replica.rs` and `acknowledge.rs` are tried with a database of the test's own that
-//! answers late, out of date, or never.
+//! Behind a trait, so that the rules of `replica.rs` and `acknowledge.rs` are tried with a database of the test's own
+//! that answers late, out of date, or never.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use super::record::StandingRow;
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::StoreError;
 
-/// Where the feed stands, and the random id of the entry there. Two databases that have forked have different ids at one
-/// position.
+/// Where the feed stands, and the random id of the entry there. Two databases that have forked have different ids at
+/// one position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeedPlace {
     pub position: u64,
@@ -42,8 +42,8 @@ fn revocations<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Revocation>, D:
 /// Entries behind a place.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct FeedNews {
-    /// Whether the entry of the place is still there, in the snapshot of the entries: what is behind another one belongs to
-    /// another history.
+    /// Whether the entry of the place is still there, in the snapshot of the entries: what is behind another one
+    /// belongs to another history.
     pub standing: EntryStands,
     /// The head, of one snapshot with the entries.
     pub head: FeedPlace,
@@ -172,10 +172,10 @@ pub enum FeedNotice {
 /// A connection on which the database gives notices.
 #[async_trait]
 pub trait FeedListener: Send {
-    /// Asks the database for a notice to this connection, through the same way as all others.
+    /// Asks the database, by another connection, for a notice to this one.
     ///
     /// # Errors
-    /// The connection is lost.
+    /// The database cannot be asked.
     async fn ask(&mut self, number: u64) -> Result<(), StoreError>;
 
     /// The next notice. Safe to cancel.
@@ -185,8 +185,8 @@ pub trait FeedListener: Send {
     async fn next(&mut self) -> Result<FeedNotice, StoreError>;
 }
 
-/// The calls. Those that write are committed, and on the standby too where there is a synchronous one, when they return;
-/// an answer that came with a warning is an error. After an error the call may have been made.
+/// The calls. Those that write are committed, and on the standby too where there is a synchronous one, when they
+/// return; an answer that came with a warning is an error. After an error the call may have been made.
 #[async_trait]
 pub trait FeedCalls: Send + Sync {
     /// Writes the row of a replica.
@@ -201,7 +201,8 @@ pub trait FeedCalls: Send + Sync {
     /// [`StoreError`].
     async fn confirm(&self, confirm: &Confirm) -> Result<Option<Confirmed>, StoreError>;
 
-    /// Counts a replica as gone, unless it has confirmed since it was seen with `confirms`. False: it has, or it is gone.
+    /// Counts a replica as gone, unless it has confirmed since it was seen with `confirms`. False: it has, or it is
+    /// gone.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -25,7 +25,8 @@ use palisade_core::ports::StoreError;
 const PAGE: i32 = 10_000;
 /// How many entries are read at once.
 const ENTRIES: i32 = 500;
-/// How many connections confirmations and reads have for themselves: no load of other work keeps a replica from confirming.
+/// How many connections confirmations and reads have for themselves: no load of other work keeps a replica from
+/// confirming.
 const CONNECTIONS: usize = 3;
 /// How long a message on the connection for notices may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
@@ -37,8 +38,8 @@ pub struct FeedDatabase {
 }
 
 impl FeedDatabase {
-    /// `store`: the database. `notices`: the same one, by an address at which `LISTEN` works; the store's where there is none
-    /// of its own.
+    /// `store`: the database. `notices`: the same one, by an address at which `LISTEN` works; the store's where there
+    /// is none of its own.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]: the settings name no host.
@@ -147,13 +148,18 @@ impl FeedCalls for FeedDatabase {
         let (session, notices) = self.notices.dedicated().await?;
         let listen = "LISTEN palisade_feed; LISTEN palisade_confirmed; LISTEN palisade_echo";
         session.message(listen, LISTEN_TIMEOUT).await?;
-        Ok(Box::new(PgListener { session, notices, own: Uuid::now_v7() }))
+        let calls = self.calls.clone();
+        Ok(Box::new(PgListener { calls, _session: session, notices, own: Uuid::now_v7() }))
     }
 }
 
 /// The connection for notices.
 struct PgListener {
-    session: DatabaseSession,
+    /// Other connections, by which notices are asked for: a pooler in transaction mode hands on those that a connection
+    /// sends itself, and no others.
+    calls: DatabasePool,
+    /// Listens for as long as it is held.
+    _session: DatabaseSession,
     notices: mpsc::Receiver<Notification>,
     /// Tells the echoes of this one from those of others.
     own: Uuid,
@@ -163,7 +169,7 @@ struct PgListener {
 impl FeedListener for PgListener {
     async fn ask(&mut self, number: u64) -> Result<(), StoreError> {
         let message = format!("SELECT pg_catalog.pg_notify('palisade_echo', '{} {number}')", self.own);
-        self.session.message(&message, LISTEN_TIMEOUT).await?;
+        self.calls.message(&message).await?;
         Ok(())
     }
 

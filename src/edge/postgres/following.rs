@@ -16,7 +16,8 @@ use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{Confirmation, StoreError};
 
 impl Inner {
-    /// Follows the feed and confirms, until the set has to be read again: as it is at the head that is returned, or later.
+    /// Follows the feed and confirms, until the set has to be read again: as it is at the head that is returned, or
+    /// later.
     pub(super) async fn follow(&self, kept: &mut Kept, id: Uuid) -> Result<FeedPlace, RegistrationEnd> {
         let Some(mut followed) = kept.followed else {
             return Err(StoreError::Unavailable("the set was not read".to_owned()).into());
@@ -80,8 +81,8 @@ impl Inner {
         }
     }
 
-    /// Sends one confirmation and applies what it is answered. True: everything up to the head that the database had while it
-    /// confirmed is applied.
+    /// Sends one confirmation and applies what it is answered. True: everything up to the head that the database had
+    /// while it confirmed is applied.
     async fn confirm(&self, id: Uuid, followed: &mut Followed, kept: &mut Kept) -> Result<bool, ConfirmEnd> {
         let begun = std::time::Instant::now();
         let confirm = self.confirm_of(id, Some(followed.place));
@@ -246,8 +247,8 @@ fn confirmed_news(followed: &mut Followed, news: &FeedNews) -> Result<Vec<Revoca
     })
 }
 
-/// What is new by an answer that only was read. A server that lags answers with an older head: it is passed over, and only
-/// a confirmation tells whether entries were lost.
+/// What is new by an answer that only was read. A server that lags answers with an older head: it is passed over, and
+/// only a confirmation tells whether entries were lost.
 fn read_news(followed: &mut Followed, news: &FeedNews) -> Result<Vec<Revocation>, ConfirmEnd> {
     match followed.take(news) {
         Ok(revocations) => Ok(revocations),

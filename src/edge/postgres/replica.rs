@@ -1,18 +1,21 @@
-//! One replica among those that share a database: its row, what it has applied of the feed of revocations, and until when it believes
-//! tokens.
+//! One replica among those that share a database: its row, what it has applied of the feed of revocations, and until
+//! when it believes tokens.
 //!
-//! Why no replica admits what an acknowledged commit has revoked is shown in `acknowledge.rs`. What that asks of this file:
+//! Why no replica admits what an acknowledged commit has revoked is shown in `acknowledge.rs`. What that asks of this
+//! file:
 //!
 //! - The clock is read before a confirmation is sent, and nothing is believed for longer than the lease from then on.
-//! - It is believed only by an answer to a confirmation that was committed, and once everything up to the head in that answer was
-//!   applied. An answer that only was read is none: a primary that was cut off answers reads for ever.
+//! - It is believed only by an answer to a confirmation that was committed, and once everything up to the head in
+//!   that answer was applied. An answer that only was read is none: a primary that was cut off answers reads for
+//!   ever.
 //! - The confirmation that first gives the row a position does not count for this. Only one that is sent after its
 //!   answer has come does.
 //! - A place in the feed is told only once it was applied.
-//! - The length of the lease is the row's, and does not change. Before another registration, or before the row is removed, it
-//!   is stopped to believe. Each registration has an id of its own.
+//! - The length of the lease is the row's, and does not change. Before another registration, or before the row is
+//!   removed, it is stopped to believe. Each registration has an id of its own.
 //!
-//! Nothing is ever taken out of the set here. Entries that come twice are merged, and a set that is read again is added.
+//! Nothing is ever taken out of the set here. Entries that come twice are merged, and a set that is read again is
+//! added.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,7 +55,8 @@ pub struct ReplicaPlan {
     pub fail_open: bool,
     /// The revision of the signing ring that it has loaded.
     pub key_ring: u64,
-    /// The operator's word that the database is to be taken as it is, though it has lost what was followed before this start.
+    /// The operator's word that the database is to be taken as it is, though it has lost what was followed before
+    /// this start.
     pub accept: bool,
     /// Where its local files are.
     pub folder: Option<PathBuf>,
@@ -102,8 +106,8 @@ impl Drop for Replica {
 }
 
 impl Replica {
-    /// Registers, reads the whole set into `sink`, and follows the feed from then on, in a task of its own. Goes on trying
-    /// while the database is gone.
+    /// Registers, reads the whole set into `sink`, and follows the feed from then on, in a task of its own. Goes on
+    /// trying while the database is gone.
     #[must_use]
     pub fn start(feed: Arc<Feed>, plan: ReplicaPlan, sink: Arc<dyn FeedSink>) -> Replica {
         let (fail_open, key_ring) = (AtomicBool::new(plan.fail_open), AtomicU64::new(plan.key_ring));
@@ -168,8 +172,8 @@ impl Replica {
         Arc::clone(&self.inner.rows.borrow())
     }
 
-    /// Which records each replica can read, by the answer to the last confirmation; empty before that. One whose formats
-    /// cannot be read is taken to read none.
+    /// Which records each replica can read, by the answer to the last confirmation; empty before that. One whose
+    /// formats cannot be read is taken to read none.
     #[must_use]
     pub fn formats(&self) -> Vec<ReplicaFormats> {
         let rows = self.rows();
@@ -194,8 +198,8 @@ impl Replica {
         self.inner.poke.notify_one();
     }
 
-    /// Whether every replica has told that it has loaded the signing ring of this revision or a later one. One that registers later has to
-    /// read the ring after it has registered ([`Replica::serving`]).
+    /// Whether every replica has told that it has loaded the signing ring of this revision or a later one. One that
+    /// registers later has to read the ring after it has registered ([`Replica::serving`]).
     ///
     /// # Errors
     /// [`StoreError`].
@@ -474,8 +478,8 @@ pub(super) async fn timed<T>(
     })
 }
 
-/// The pause after so many failures in a row: twice as long each time, and a random part of it less, so that replicas do not
-/// all come back at once.
+/// The pause after so many failures in a row: twice as long each time, and a random part of it less, so that replicas
+/// do not all come back at once.
 pub(super) fn backoff(failures: u32) -> Duration {
     let (least, most) = BACKOFF;
     let pause = least.saturating_mul(1 << failures.min(10)).min(most);

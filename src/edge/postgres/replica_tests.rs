@@ -1,5 +1,5 @@
-//! Replicas over a database of the test's own, in the time of a paused runtime: late answers, lost answers, members that
-//! are cut off and killed. Every acknowledgement is held against what every member believes.
+//! Replicas over a database of the test's own, in the time of a paused runtime: late answers, lost answers, members
+//! that are cut off and killed. Every acknowledgement is held against what every member believes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,8 +59,8 @@ impl World {
         member
     }
 
-    /// Commits through a member and waits for the acknowledgement, which is held against all members. Returns by what it
-    /// was confirmed, and how long that took.
+    /// Commits through a member and waits for the acknowledgement, which is held against all members. Returns by what
+    /// it was confirmed, and how long that took.
     async fn revoke(&self, member: &Member) -> (u64, ConfirmedBy, Duration) {
         let position = self.database.commit();
         let since = (self.clock)();
@@ -197,17 +197,15 @@ async fn a_database_that_has_lost_commits_closes_those_that_had_them() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_comes_late_renews_no_more_than_one_that_does_not() {
     let world = World::new();
-    let (a, b) = (world.member("a").await, world.member("b").await);
+    let b = world.member("b").await;
     b.link.writes.send_replace(Way::Cut);
-    tokio::time::sleep(LEASE / 4).await;
-    // Its confirmation was sent long ago, and is made and answered just before the commit.
-    let before = b.sink.left();
-    tokio::time::sleep(LEASE / 4).await;
+    tokio::time::sleep(LEASE / 2).await;
+    // By now a confirmation is under way for some time.
     b.link.writes.send_replace(Way::Open);
-    tokio::time::sleep(Duration::from_millis(8)).await;
-    assert!(b.sink.left() < before, "{:?} and {before:?}", b.sink.left());
-    b.link.way.send_replace(Way::Cut);
-    assert_eq!(world.revoke(&a).await.1, ConfirmedBy::Replicas { confirmed: 1, lapsed: 1, open: Vec::new() });
+    tokio::time::sleep(LEASE / 2).await;
+    let told = b.sink.told.lock().unwrap().clone();
+    assert!(told.iter().all(|(at, until)| *until <= *at + LEASE), "{told:?}");
+    assert!(told.iter().any(|(at, until)| *until + LEASE / 4 < *at + LEASE), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,7 +232,7 @@ async fn a_list_from_a_server_that_lacks_the_commit_acknowledges_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_may_leave_and_the_replicas_apply_it_all_the_same() {
+async fn a_caller_may_leave_and_the_replicas_apply_it_all_the_same() {
     let world = World::new();
     let (a, b) = (world.member("a").await, world.member("b").await);
     let position = world.database.commit();
@@ -262,8 +260,8 @@ async fn all_have_a_key_ring_once_each_has_told_so() {
     assert_eq!(formats[0].formats, RecordFormats::of_this_program());
 }
 
-/// Members that are cut off, slow, killed and told old things at random. `late`: how many milliseconds each way and each
-/// transaction take at most. Returns how many revocations were acknowledged.
+/// Members that are cut off, slow, killed and told old things at random. `late`: how many milliseconds each way and
+/// each transaction take at most. Returns how many revocations were acknowledged.
 async fn storm(seed: u64, late: u64) -> u32 {
     let world = Arc::new(World::new());
     let dice = Dice::new(seed);
@@ -320,10 +318,12 @@ async fn storm(seed: u64, late: u64) -> u32 {
     while let Some(one) = waiting.join_next().await {
         acknowledged += one.unwrap();
     }
-    tokio::time::sleep(12 * LEASE).await;
+    tokio::time::sleep(60 * LEASE).await;
+    world.checked.holds();
     for member in &members {
-        let recovers = late > 500 || !member.sink.left().is_zero();
-        assert!(recovers, "everything recovers by itself");
+        // Where each answer takes as long as a lease, none is in time.
+        let recovers = late > 400 || !member.sink.left().is_zero();
+        assert!(recovers, "with {late} ms member {:?} does not recover", member.replica.state());
     }
     acknowledged
 }

@@ -1,5 +1,5 @@
-//! What wakes up those that follow the feed and those that wait for it. A signal says that there may be something to read;
-//! nothing is taken from it, and nothing depends on its coming.
+//! What wakes up those that follow the feed and those that wait for it. A signal says that there may be something to
+//! read; nothing is taken from it, and nothing depends on its coming.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

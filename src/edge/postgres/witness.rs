@@ -1,8 +1,8 @@
 //! What a replica has followed of the feed, kept in its data folder across restarts: a database that has lost
 //! commits meanwhile is found out by it.
 //!
-//! Best effort. It may lag, which is harmless; it is never ahead of what was followed. Where there is none, or it cannot be read,
-//! nothing is compared.
+//! Best effort. It may lag, which is harmless; it is never ahead of what was followed. Where there is none, or it
+//! cannot be read, nothing is compared.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

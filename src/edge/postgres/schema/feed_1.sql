@@ -1,8 +1,8 @@
--- The replicas and what they follow. What these functions have to guarantee is told in replica.rs and acknowledge.rs. Each call is one
--- message and one transaction; arguments come as JSON in base64, and answers are JSON.
+-- The replicas and what they follow. What these functions have to guarantee is told in replica.rs and acknowledge.rs.
+-- Each call is one message and one transaction; arguments come as JSON in base64, and answers are JSON.
 
--- Of a replica that goes on believing tokens without a lease (`fail = "open"`): since when it has been counted as gone. Such a row
--- is kept for a day, so that acknowledgements can name it. The rows of all others are deleted.
+-- Of a replica that goes on believing tokens without a lease (`fail = "open"`): since when it has been counted as
+-- gone. Such a row is kept for a day, so that acknowledgements can name it. The rows of all others are deleted.
 ALTER TABLE palisade.replicas ADD COLUMN expired_at timestamptz NULL;
 -- NULL until a replica has read the whole set: it believes no token yet, and no revocation waits for it.
 ALTER TABLE palisade.replicas ALTER COLUMN position DROP NOT NULL;
@@ -17,8 +17,8 @@ CREATE FUNCTION palisade.replicas_1() RETURNS json LANGUAGE sql STABLE AS $$
         'expired', expired_at IS NOT NULL) ORDER BY registered_at, id) FROM palisade.replicas), '[]'::json))
 $$;
 
--- Whether the entry that a replica applied last still stands where it was: `stands`, `forgotten` (so long ago that it was pruned),
--- or `gone` (the database has lost it).
+-- Whether the entry that a replica applied last still stands where it was: `stands`, `forgotten` (so long ago that it
+-- was pruned), or `gone` (the database has lost it).
 CREATE FUNCTION palisade.entry_stands_1(place bigint, own uuid) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT CASE
     WHEN place IS NULL OR own IS NULL THEN 'stands'
@@ -62,8 +62,8 @@ BEGIN
 END
 $$;
 
--- Says that a replica lives, and up to where it has applied the feed. NULL: it is not registered, or was counted as gone. A replica
--- whose last entry does not stand is not moved.
+-- Says that a replica lives, and up to where it has applied the feed. NULL: it is not registered, or was counted as
+-- gone. A replica whose last entry does not stand is not moved.
 CREATE FUNCTION palisade.confirm_1(request text) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
   asked json := convert_from(decode(request, 'base64'), 'UTF8')::json;
@@ -118,7 +118,8 @@ BEGIN
 END
 $$;
 
--- Forgets entries that are older than an hour and that every replica has confirmed; the last one stays. Returns how many.
+-- Forgets entries that are older than an hour and that every replica has confirmed; the last one stays. Returns how
+-- many.
 CREATE FUNCTION palisade.prune_feed_1() RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
   pruned bigint;
