@@ -32,7 +32,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 /// The longest that any step may take; a bound against hanging, never a measurement.
 const PATIENCE: Duration = Duration::from_secs(30);
-const LEASE: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(2);
 
 async fn patiently<T>(what: &str, step: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, step).await.unwrap_or_else(|_| panic!("{what} takes too long"))
