@@ -7,21 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-
 use super::acknowledge::{Acknowledger, Sightings};
-use super::commit::feed_position;
 use super::feed_calls::{EntryStands, FeedCalls, FeedEntry, FeedListener, FeedNews, FeedNotice, FeedPlace};
-use super::signals::{FeedClock, FeedSignals, Signal};
+use super::signals::{FeedClock, FeedSignals};
 use palisade_core::domain::revocation::Revocation;
-use palisade_core::ports::{
-    ConfirmedBy, Position, ReplicaMeter, Revoked, StoreError, Subscription, SubscriptionError,
-};
+use palisade_core::ports::{ConfirmedBy, ReplicaMeter, StoreError};
 
 /// How often the feed is polled while no notices come.
 pub(super) const POLL: Duration = Duration::from_millis(50);
-/// How often a subscriber looks at the feed while notices come.
-const LOOK: Duration = Duration::from_secs(1);
 /// How long a notice that was asked for may take.
 const ECHO: Duration = Duration::from_secs(2);
 /// How often a notice is asked for: a connection that is dead without a word is found out by it.
@@ -30,11 +23,6 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 /// And where notices do not get through the one that was there.
 const LISTEN_AGAIN_UNHEARD: Duration = Duration::from_secs(30);
-
-/// The position of a commit that revokes.
-pub(super) fn position_at(feed: u64) -> Position {
-    Position::from_bytes((u128::from(feed) << 64).to_be_bytes())
-}
 
 /// Why a follower cannot go on from where it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -166,69 +154,6 @@ impl Feed {
     /// [`StoreError`].
     pub async fn prune(&self) -> Result<u64, StoreError> {
         self.calls.prune().await
-    }
-
-    /// Follows the revocations behind `since`.
-    ///
-    /// # Errors
-    /// [`SubscriptionError`].
-    pub async fn subscribe(&self, since: Position) -> Result<Box<dyn Subscription>, SubscriptionError> {
-        let at = feed_position(since);
-        // Asked before the look, so that what comes in between wakes.
-        let signal = self.signals.entries();
-        let news = self.calls.news(at, None).await?;
-        let oldest = news.oldest.unwrap_or(news.head.position + 1);
-        if at > news.head.position || at + 1 < oldest {
-            return Err(SubscriptionError::Behind);
-        }
-        let (calls, signals) = (Arc::clone(&self.calls), Arc::clone(&self.signals));
-        let ready = news.entries.into();
-        Ok(Box::new(PgSubscription { calls, signals, signal, at, entry: None, ready }))
-    }
-}
-
-/// A subscriber.
-struct PgSubscription {
-    calls: Arc<dyn FeedCalls>,
-    signals: Arc<FeedSignals>,
-    signal: Signal,
-    /// The position of the entry that was returned last.
-    at: u64,
-    /// Its random id, once there was one.
-    entry: Option<uuid::Uuid>,
-    ready: std::collections::VecDeque<FeedEntry>,
-}
-
-#[async_trait]
-impl Subscription for PgSubscription {
-    async fn next(&mut self) -> Result<Revoked, SubscriptionError> {
-        loop {
-            if let Some(next) = self.ready.pop_front() {
-                if next.position != self.at + 1 || next.revocations.is_empty() {
-                    return Err(SubscriptionError::Behind);
-                }
-                (self.at, self.entry) = (next.position, Some(next.entry));
-                self.signals.reached(next.position);
-                let position = position_at(next.position);
-                return Ok(Revoked { position, revocations: next.revocations });
-            }
-            let news = self.calls.news(self.at, self.entry).await?;
-            if news.head.position < self.at || news.standing == EntryStands::Gone {
-                return Err(SubscriptionError::Behind);
-            }
-            if news.entries.is_empty() {
-                if news.head.position > self.at {
-                    return Err(SubscriptionError::Behind);
-                }
-                let pause = if self.signals.is_listening() { LOOK } else { POLL };
-                tokio::select! {
-                    () = self.signal.changed() => {}
-                    () = tokio::time::sleep(pause) => {}
-                }
-                continue;
-            }
-            self.ready = news.entries.into();
-        }
     }
 }
 

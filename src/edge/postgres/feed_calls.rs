@@ -47,8 +47,6 @@ pub struct FeedNews {
     pub standing: EntryStands,
     /// The head, of one snapshot with the entries.
     pub head: FeedPlace,
-    /// The oldest entry that is kept, if there is any.
-    pub oldest: Option<u64>,
     /// In their order; not up to the head when there are many.
     pub entries: Vec<FeedEntry>,
 }
@@ -220,11 +218,11 @@ pub trait FeedCalls: Send + Sync {
     /// [`StoreError`].
     async fn replicas(&self) -> Result<ReplicaRows, StoreError>;
 
-    /// Reads the entries behind a position. `entry`: the random id of the entry there, where it is known.
+    /// Reads the entries behind a place.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn news(&self, since: u64, entry: Option<Uuid>) -> Result<FeedNews, StoreError>;
+    async fn news(&self, place: FeedPlace) -> Result<FeedNews, StoreError>;
 
     /// Reads a part of the whole set, from behind `after`.
     ///

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::connect::{DatabasePool, DatabaseSession};
 use super::feed_calls::{
-    Confirm, Confirmed, FeedCalls, FeedListener, FeedNews, FeedNotice, Registered, Registration, ReplicaRows,
-    RevocationPage,
+    Confirm, Confirmed, FeedCalls, FeedListener, FeedNews, FeedNotice, FeedPlace, Registered, Registration,
+    ReplicaRows, RevocationPage,
 };
 use super::numbers::{from_bigint, to_bigint};
 use super::record::{self, RevocationColumns};
@@ -105,10 +105,10 @@ impl FeedCalls for FeedDatabase {
         self.read("SELECT palisade.replicas_1()::text", &[]).await
     }
 
-    async fn news(&self, since: u64, entry: Option<Uuid>) -> Result<FeedNews, StoreError> {
-        let since = to_bigint(since);
+    async fn news(&self, place: FeedPlace) -> Result<FeedNews, StoreError> {
+        let since = to_bigint(place.position);
         let parameters: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&since, Type::INT8), (&entry, Type::UUID), (&ENTRIES, Type::INT4)];
+            [(&since, Type::INT8), (&place.entry, Type::UUID), (&ENTRIES, Type::INT4)];
         self.read("SELECT palisade.entries_1($1, $2, $3)::text", &parameters).await
     }
 

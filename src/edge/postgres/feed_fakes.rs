@@ -117,13 +117,7 @@ impl Kept {
     fn news(&self, place: Option<FeedPlace>) -> FeedNews {
         let since = place.map_or(u64::MAX, |place| place.position);
         let entries = self.feed.iter().filter(|entry| entry.position > since).take(5).cloned();
-        let oldest = self.feed.first().map(|entry| entry.position);
-        FeedNews { standing: self.standing(place), head: self.head, oldest, entries: entries.collect() }
-    }
-
-    fn entry_at(&self, position: u64) -> Uuid {
-        let found = self.feed.iter().find(|entry| entry.position == position);
-        found.map_or(self.head.entry, |entry| entry.entry)
+        FeedNews { standing: self.standing(place), head: self.head, entries: entries.collect() }
     }
 
     fn members(&self) -> ReplicaRows {
@@ -302,13 +296,8 @@ impl FeedCalls for Link {
         Ok(self.look(Kept::members).await)
     }
 
-    async fn news(&self, since: u64, entry: Option<Uuid>) -> Result<FeedNews, StoreError> {
-        let place = entry.map(|entry| FeedPlace { position: since, entry });
-        let look = |kept: &Kept| match place {
-            Some(_) => kept.news(place),
-            None => kept.news(Some(FeedPlace { position: since, entry: kept.entry_at(since) })),
-        };
-        Ok(self.look(look).await)
+    async fn news(&self, place: FeedPlace) -> Result<FeedNews, StoreError> {
+        Ok(self.look(|kept| kept.news(Some(place))).await)
     }
 
     async fn revocations(&self, after: Option<Vec<u8>>) -> Result<RevocationPage, StoreError> {

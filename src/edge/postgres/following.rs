@@ -15,6 +15,9 @@ use super::witness::{FeedWitness, WRITE_EVERY, WitnessFile};
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{Confirmation, StoreError};
 
+/// How often each replica lets old entries of the feed be forgotten.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
 impl Inner {
     /// Follows the feed and confirms, until the set has to be read again: as it is at the head that is returned, or
     /// later.
@@ -49,6 +52,7 @@ impl Inner {
                             starts
                         });
                         self.witness(kept, false).await;
+                        self.prune(kept);
                     }
                     if !complete {
                         // What is missing was read from a server that lags.
@@ -113,7 +117,7 @@ impl Inner {
     }
 
     async fn news(&self, place: FeedPlace) -> Result<FeedNews, StoreError> {
-        timed(self.call_limit(), self.feed.calls.news(place.position, Some(place.entry))).await
+        timed(self.call_limit(), self.feed.calls.news(place)).await
     }
 
     fn apply(&self, followed: &Followed, kept: &mut Kept, news: &[Revocation]) {
@@ -187,6 +191,22 @@ impl Inner {
         tokio::spawn(async move {
             acknowledge::expire(&*feed.calls, &*feed.meter, over).await;
             expiring.store(false, Ordering::Release);
+        });
+    }
+
+    /// Lets the database forget entries that are old and everywhere, when that is due.
+    fn prune(&self, kept: &mut Kept) {
+        let now = self.now();
+        if now.saturating_sub(kept.pruned) < PRUNE_EVERY {
+            return;
+        }
+        kept.pruned = now;
+        let feed = Arc::clone(&self.feed);
+        // Beside this: no confirmation waits for it.
+        tokio::spawn(async move {
+            if let Err(error) = feed.prune().await {
+                tracing::debug!(%error, "old entries of the feed could not be forgotten; they are tried again");
+            }
         });
     }
 

@@ -31,12 +31,11 @@ CREATE FUNCTION palisade.entry_stands_1(place bigint, own uuid) RETURNS text LAN
   FROM palisade.head
 $$;
 
--- The head, and up to `count` entries behind `since`. `own`: the entry that stood there; NULL: it is not asked.
+-- The head, and up to `count` entries behind `since`. `own`: the entry that stood there.
 CREATE FUNCTION palisade.entries_1(since bigint, own uuid, count int) RETURNS json LANGUAGE sql STABLE AS $$
   SELECT json_build_object(
     'standing', palisade.entry_stands_1(since, own),
     'head', (SELECT json_build_object('position', position, 'entry', entry) FROM palisade.head),
-    'oldest', (SELECT min(position) FROM palisade.feed),
     'entries', COALESCE((SELECT json_agg(json_build_object(
         'position', f.position, 'entry', f.entry, 'revocations', convert_from(f.body, 'UTF8')::json) ORDER BY f.position)
       FROM (SELECT * FROM palisade.feed WHERE position > since ORDER BY position LIMIT count) f), '[]'::json))
