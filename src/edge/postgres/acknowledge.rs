@@ -150,10 +150,10 @@ impl Waiting {
         Waiting { position, since, replicas: HashMap::new(), begun: false }
     }
 
-    /// Takes in a list; one that does not have the commit is passed over.
-    fn see(&mut self, rows: &ReplicaRows) {
+    /// Takes in a list. False: it does not have the commit, and tells nothing.
+    fn see(&mut self, rows: &ReplicaRows) -> bool {
         if rows.head < self.position {
-            return;
+            return false;
         }
         let (position, since) = (self.position, self.since);
         let serving = |row: &&ReplicaRow| row.position.is_some() && !row.expired;
@@ -173,6 +173,7 @@ impl Waiting {
                 (_, None) => *asked = Asked::Lapsed,
             }
         }
+        true
     }
 
     /// Lets those lapse whose leases are over. `None`: nothing is waited for any more. Else until when at most.
@@ -283,9 +284,8 @@ impl Acknowledger {
         let mut last = None;
         loop {
             if let Some(look) = looks.borrow_and_update().clone()
-                && look.rows.head >= position
+                && waiting.see(&look.rows)
             {
-                waiting.see(&look.rows);
                 last = Some(look);
             }
             let now = (shared.clock)();

@@ -97,10 +97,7 @@ impl FakeDatabase {
     pub fn lose(&self, count: usize) {
         let mut kept = self.kept();
         let left = kept.feed.len() - count;
-        kept.feed.truncate(left);
-        kept.set.truncate(left);
-        let last = kept.feed.last().map(|entry| FeedPlace { position: entry.position, entry: entry.entry });
-        kept.head = last.unwrap_or(FeedPlace { position: 0, entry: Uuid::now_v7() });
+        kept.rewind(left);
     }
 
     pub fn head(&self) -> u64 {
@@ -114,6 +111,14 @@ impl FakeDatabase {
 }
 
 impl Kept {
+    /// As it was when it had so many commits.
+    pub fn rewind(&mut self, commits: usize) {
+        self.feed.truncate(commits);
+        self.set.truncate(commits);
+        let last = self.feed.last().map(|entry| FeedPlace { position: entry.position, entry: entry.entry });
+        self.head = last.unwrap_or(FeedPlace { position: 0, entry: Uuid::now_v7() });
+    }
+
     fn news(&self, place: Option<FeedPlace>) -> FeedNews {
         let since = place.map_or(u64::MAX, |place| place.position);
         let entries = self.feed.iter().filter(|entry| entry.position > since).take(5).cloned();

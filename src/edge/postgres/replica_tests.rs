@@ -221,6 +221,25 @@ async fn a_server_that_only_answers_reads_renews_no_lease() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_without_all_entries_renews_no_lease() {
+    let world = World::new();
+    let (a, b) = (world.member("a").await, world.member("b").await);
+    b.link.way.send_replace(Way::Cut);
+    // More than several answers of the test's database hold, and acknowledged without `b`.
+    for _ in 0..40 {
+        world.revoke(&a).await;
+    }
+    // What it reads beside its confirmations comes from a server that lags.
+    let mut old = world.database.kept().clone();
+    old.rewind(1);
+    *b.link.old.lock().unwrap() = Some(old);
+    b.link.way.send_replace(Way::Open);
+    tokio::time::sleep(LEASE).await;
+    world.checked.holds();
+    assert!(b.sink.has(40) && !b.sink.left().is_zero());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_from_a_server_that_lacks_the_commit_acknowledges_nothing() {
     let world = World::new();
     let a = world.member("a").await;
@@ -331,8 +350,8 @@ async fn storm(seed: u64, late: u64) -> u32 {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_believed_without_what_was_acknowledged_whatever_happens() {
     let mut acknowledged = 0;
-    for seed in 1..60 {
+    for seed in 1..25 {
         acknowledged += storm(seed, [1, 40, 400, 1200][seed as usize % 4]).await;
     }
-    assert!(acknowledged > 2000, "{acknowledged}");
+    assert!(acknowledged > 800, "{acknowledged}");
 }
