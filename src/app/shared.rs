@@ -13,7 +13,7 @@ use crate::edge::machine;
 use crate::edge::postgres::connect::DatabasePool;
 use crate::edge::postgres::feed::Feed;
 use crate::edge::postgres::feed_database::FeedDatabase;
-use crate::edge::postgres::replica::{Replica, ReplicaPlan};
+use crate::edge::postgres::replica::{ClusterReplica, ReplicaPlan};
 use crate::edge::postgres::secrets::DatabaseSecrets;
 use crate::edge::postgres::settings::PostgresSettings;
 use crate::edge::postgres::tls::DatabaseTls;
@@ -31,7 +31,7 @@ pub(super) struct SharedBackend {
     pub(super) secrets: Arc<DatabaseSecrets>,
     feed: Arc<Feed>,
     /// From [`SharedBackend::join`] on.
-    replica: OnceLock<Arc<Replica>>,
+    replica: OnceLock<Arc<ClusterReplica>>,
     /// Of `store.data`; `None` once the store is closed.
     folder: Mutex<Option<FolderLock>>,
 }
@@ -58,7 +58,7 @@ impl SharedBackend {
             accept: options.accept.store_as_it_is,
             folder: Some(settings.data.clone()),
         };
-        let started = || Arc::new(Replica::start(Arc::clone(&self.feed), plan, sink));
+        let started = || Arc::new(ClusterReplica::start(Arc::clone(&self.feed), plan, sink));
         let replica = Arc::clone(self.replica.get_or_init(started));
         let telling = Arc::clone(&replica);
         self.secrets.tell_of_ring(Box::new(move |revision| telling.set_key_ring(revision)));

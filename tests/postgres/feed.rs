@@ -17,7 +17,7 @@ use palisade::edge::postgres::connect::DatabasePool;
 use palisade::edge::postgres::feed::Feed;
 use palisade::edge::postgres::feed_database::FeedDatabase;
 use palisade::edge::postgres::migrations::migrate;
-use palisade::edge::postgres::replica::{Replica, ReplicaPlan, ReplicaState};
+use palisade::edge::postgres::replica::{ClusterReplica, ReplicaPlan, ReplicaState};
 use palisade::edge::postgres::settings::PostgresSettings;
 use palisade::edge::postgres::tls::DatabaseTls;
 use palisade::edge::postgres::writer::CommitWriter;
@@ -101,7 +101,7 @@ struct Member {
     writer: CommitWriter,
     feed: Arc<Feed>,
     sink: Arc<Sink>,
-    replica: Replica,
+    replica: ClusterReplica,
 }
 
 fn plan(name: &str) -> ReplicaPlan {
@@ -123,7 +123,7 @@ impl Member {
         let calls = FeedDatabase::new(&pool, &pool).unwrap();
         let feed = Arc::new(Feed::start(Arc::new(calls), Arc::new(uptime), Arc::new(Unmeasured)));
         let sink = Arc::new(Sink(watch::Sender::new(Held::default())));
-        let replica = Replica::start(Arc::clone(&feed), plan, Arc::clone(&sink) as _);
+        let replica = ClusterReplica::start(Arc::clone(&feed), plan, Arc::clone(&sink) as _);
         // What it commits goes past the wire: only what it follows is cut off.
         let own = DatabasePool::new(settings_at(database, database.address)).unwrap();
         Member { writer: CommitWriter::start(own).await.unwrap(), feed, sink, replica }

@@ -103,7 +103,7 @@ pub struct ReplicaRows {
 
 /// What a replica says of itself when it registers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Registration {
+pub struct RegisterCall {
     pub id: Uuid,
     /// The registrations that it may have had before in this run. By those it believes no token any more.
     pub former: Vec<Uuid>,
@@ -121,7 +121,7 @@ pub struct Registration {
 
 /// The answer to a registration.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Registered {
+pub struct RegisterAnswer {
     /// The id of the installation that the database belongs to.
     pub installation: Uuid,
     pub news: FeedNews,
@@ -130,7 +130,7 @@ pub struct Registered {
 
 /// That a replica lives, and what it has applied.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Confirm {
+pub struct ConfirmCall {
     pub id: Uuid,
     pub fail_open: bool,
     pub key_ring: u64,
@@ -141,7 +141,7 @@ pub struct Confirm {
 
 /// The answer to a confirmation.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Confirmed {
+pub struct ConfirmAnswer {
     pub news: FeedNews,
     pub members: ReplicaRows,
 }
@@ -191,13 +191,13 @@ pub trait FeedCalls: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn register(&self, registration: &Registration) -> Result<Registered, StoreError>;
+    async fn register(&self, registration: &RegisterCall) -> Result<RegisterAnswer, StoreError>;
 
     /// Counts one more confirmation. `None`: there is no such row any more, or it was counted as gone.
     ///
     /// # Errors
     /// [`StoreError`].
-    async fn confirm(&self, confirm: &Confirm) -> Result<Option<Confirmed>, StoreError>;
+    async fn confirm(&self, confirm: &ConfirmCall) -> Result<Option<ConfirmAnswer>, StoreError>;
 
     /// Counts a replica as gone, unless it has confirmed since it was seen with `confirms`. False: it has, or it is
     /// gone.

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 use super::connect::{DatabasePool, DatabaseSession};
 use super::feed_calls::{
-    Confirm, Confirmed, FeedCalls, FeedListener, FeedNews, FeedNotice, FeedPlace, Registered, Registration,
-    ReplicaRows, RevocationPage,
+    ConfirmAnswer, ConfirmCall, FeedCalls, FeedListener, FeedNews, FeedNotice, FeedPlace, RegisterAnswer,
+    RegisterCall, ReplicaRows, RevocationPage,
 };
 use super::numbers::{from_bigint, to_bigint};
 use super::record::{self, RevocationColumns};
@@ -84,11 +84,11 @@ fn nothing() -> StoreError {
 
 #[async_trait]
 impl FeedCalls for FeedDatabase {
-    async fn register(&self, registration: &Registration) -> Result<Registered, StoreError> {
+    async fn register(&self, registration: &RegisterCall) -> Result<RegisterAnswer, StoreError> {
         self.write("register_1", registration).await?.ok_or_else(nothing)
     }
 
-    async fn confirm(&self, confirm: &Confirm) -> Result<Option<Confirmed>, StoreError> {
+    async fn confirm(&self, confirm: &ConfirmCall) -> Result<Option<ConfirmAnswer>, StoreError> {
         self.write("confirm_1", confirm).await
     }
 

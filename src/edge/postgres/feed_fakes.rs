@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::feed_calls::{
-    Confirm, Confirmed, EntryStands, FeedCalls, FeedEntry, FeedListener, FeedNews, FeedNotice, FeedPlace,
-    Registered, Registration, ReplicaRow, ReplicaRows, RevocationPage,
+    ConfirmAnswer, ConfirmCall, EntryStands, FeedCalls, FeedEntry, FeedListener, FeedNews, FeedNotice,
+    FeedPlace, RegisterAnswer, RegisterCall, ReplicaRow, ReplicaRows, RevocationPage,
 };
 use super::signals::FeedClock;
 use palisade_core::domain::revocation::{Revocation, Target};
@@ -224,10 +224,10 @@ impl Link {
 
 #[async_trait]
 impl FeedCalls for Link {
-    async fn register(&self, asked: &Registration) -> Result<Registered, StoreError> {
+    async fn register(&self, asked: &RegisterCall) -> Result<RegisterAnswer, StoreError> {
         let (place, asked) = (asked.place, asked.clone());
         let id = asked.id;
-        let read = move |kept: &Kept| Registered {
+        let read = move |kept: &Kept| RegisterAnswer {
             installation: kept.installation,
             news: kept.news(place),
             members: kept.members(),
@@ -251,10 +251,10 @@ impl FeedCalls for Link {
         Ok(self.transact(id, read, write).await.0)
     }
 
-    async fn confirm(&self, asked: &Confirm) -> Result<Option<Confirmed>, StoreError> {
+    async fn confirm(&self, asked: &ConfirmCall) -> Result<Option<ConfirmAnswer>, StoreError> {
         let (place, asked, notices) = (asked.place, asked.clone(), self.database.notices.clone());
         let id = asked.id;
-        let read = move |kept: &Kept| Confirmed { news: kept.news(place), members: kept.members() };
+        let read = move |kept: &Kept| ConfirmAnswer { news: kept.news(place), members: kept.members() };
         let write = move |kept: &mut Kept| {
             let stood = kept.standing(place) != EntryStands::Gone;
             let Some(row) = kept.rows.iter_mut().find(|row| row.id == asked.id && !row.expired) else {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::acknowledge;
 use super::feed::{FeedFault, Followed, POLL};
-use super::feed_calls::{Confirm, FeedNews, FeedPlace, ReplicaRow, ReplicaRows};
+use super::feed_calls::{ConfirmCall, FeedNews, FeedPlace, ReplicaRow, ReplicaRows};
 use super::replica::{BACKOFF, CALL, Inner, Kept, PARTS, RegistrationEnd, ReplicaState, backoff, timed};
 use super::signals::Signal;
 use super::witness::{FeedWitness, WRITE_EVERY, WitnessFile};
@@ -163,8 +163,8 @@ impl Inner {
         }
     }
 
-    pub(super) fn confirm_of(&self, id: Uuid, place: Option<FeedPlace>) -> Confirm {
-        Confirm {
+    pub(super) fn confirm_of(&self, id: Uuid, place: Option<FeedPlace>) -> ConfirmCall {
+        ConfirmCall {
             id,
             fail_open: self.fail_open.load(Ordering::Acquire),
             key_ring: self.key_ring.load(Ordering::Acquire),

@@ -28,7 +28,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::feed::{Feed, FeedFault, Followed};
-use super::feed_calls::{EntryStands, FeedPlace, Registered, Registration, ReplicaRow, ReplicaRows};
+use super::feed_calls::{EntryStands, FeedPlace, RegisterAnswer, RegisterCall, ReplicaRow, ReplicaRows};
 use super::migrations::PROGRAM;
 use super::witness::{FeedWitness, WitnessFile};
 use palisade_core::ports::{FeedSink, RecordFormats, ReplicaFormats, StoreError};
@@ -76,7 +76,7 @@ pub enum ReplicaState {
 }
 
 /// A replica, registered as long as it lives.
-pub struct Replica {
+pub struct ClusterReplica {
     inner: Arc<Inner>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
@@ -97,7 +97,7 @@ pub(super) struct Inner {
     pub(super) witnessing: Arc<AtomicBool>,
 }
 
-impl Drop for Replica {
+impl Drop for ClusterReplica {
     fn drop(&mut self) {
         if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
             task.abort();
@@ -105,11 +105,11 @@ impl Drop for Replica {
     }
 }
 
-impl Replica {
+impl ClusterReplica {
     /// Registers, reads the whole set into `sink`, and follows the feed from then on, in a task of its own. Goes on
     /// trying while the database is gone.
     #[must_use]
-    pub fn start(feed: Arc<Feed>, plan: ReplicaPlan, sink: Arc<dyn FeedSink>) -> Replica {
+    pub fn start(feed: Arc<Feed>, plan: ReplicaPlan, sink: Arc<dyn FeedSink>) -> ClusterReplica {
         let (fail_open, key_ring) = (AtomicBool::new(plan.fail_open), AtomicU64::new(plan.key_ring));
         let inner = Arc::new(Inner {
             feed,
@@ -126,7 +126,7 @@ impl Replica {
         });
         let runs = Arc::clone(&inner);
         let task = tokio::spawn(async move { runs.run().await });
-        Replica { inner, task: Mutex::new(Some(task)) }
+        ClusterReplica { inner, task: Mutex::new(Some(task)) }
     }
 
     /// How far it is.
@@ -199,7 +199,7 @@ impl Replica {
     }
 
     /// Whether every replica has told that it has loaded the signing ring of this revision or a later one. One that
-    /// registers later has to read the ring after it has registered ([`Replica::serving`]).
+    /// registers later has to read the ring after it has registered ([`ClusterReplica::serving`]).
     ///
     /// # Errors
     /// [`StoreError`].
@@ -395,7 +395,7 @@ impl Inner {
         kept: &mut Kept,
         id: Uuid,
         witness: Option<&FeedWitness>,
-    ) -> Result<(Registered, Option<FeedPlace>), RegistrationEnd> {
+    ) -> Result<(RegisterAnswer, Option<FeedPlace>), RegistrationEnd> {
         // By the row that goes nothing may be believed any more.
         let now = self.now();
         self.stop_believing(kept, now);
@@ -404,7 +404,7 @@ impl Inner {
             .map(|followed| followed.place)
             .or(kept.loading.as_ref().map(|loading| loading.from))
             .or(witness.map(|witness| witness.place));
-        let registration = Registration {
+        let registration = RegisterCall {
             id,
             former: kept.former.clone(),
             name: self.plan.name.clone(),
@@ -425,7 +425,7 @@ impl Inner {
     }
 
     /// Whether the database still has what was followed.
-    fn compare(&self, place: FeedPlace, registered: &Registered) -> Result<(), RegistrationEnd> {
+    fn compare(&self, place: FeedPlace, registered: &RegisterAnswer) -> Result<(), RegistrationEnd> {
         let mut followed = Followed { place };
         match followed.take(&registered.news) {
             Ok(_) | Err(FeedFault::Gap) => Ok(()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::acknowledge::margin;
 use super::feed::Feed;
 use super::feed_fakes::{Checked, Dice, FakeDatabase, FakeSink, Link, Way, clock};
-use super::replica::{Replica, ReplicaPlan, ReplicaState};
+use super::replica::{ClusterReplica, ReplicaPlan, ReplicaState};
 use super::signals::FeedClock;
 use palisade_core::ports::{ConfirmedBy, RecordFormats, Unmeasured};
 
@@ -29,7 +29,7 @@ struct Member {
     link: Arc<Link>,
     feed: Arc<Feed>,
     sink: Arc<FakeSink>,
-    replica: Replica,
+    replica: ClusterReplica,
 }
 
 /// Some members over one database.
@@ -49,7 +49,7 @@ impl World {
         let feed =
             Arc::new(Feed::start(Arc::clone(&link) as _, Arc::clone(&self.clock), Arc::new(Unmeasured)));
         let sink = self.checked.sink();
-        let replica = Replica::start(Arc::clone(&feed), plan, Arc::clone(&sink) as _);
+        let replica = ClusterReplica::start(Arc::clone(&feed), plan, Arc::clone(&sink) as _);
         Member { link, feed, sink, replica }
     }
 
