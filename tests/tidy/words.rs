@@ -195,7 +195,13 @@ pub const MAY_SHARE: &[(&str, &str)] = &[(
 )];
 
 /// Names that several modules may give, each with the reason.
-pub const SHARED_NAMES: &[(&str, &str)] = &[];
+pub const SHARED_NAMES: &[(&str, &str)] = &[
+    ("Cluster", "PostgreSQL calls a server with its databases so, and load balancers a set of upstreams"),
+    ("Registered", "an account, and a replica"),
+    ("Registration", "of an account, and of a replica"),
+    ("Replica", "one of several gateways, and one of several upstreams: the field's own word for both"),
+    ("Wire", "between two ends of a test, and below a connection of the proxy"),
+];
 
 /// The public structs, enums, traits and aliases that two modules call the same.
 pub fn shared_names(sources: &Sources) -> Vec<String> {

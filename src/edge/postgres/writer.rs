@@ -1,4 +1,4 @@
-//! Commits on their way to the database: those that wait at the same time go in one message.
+//! Commits on their way to the database: those that wait at the same time go in one message (group commit).
 //!
 //! A few lanes, each with a connection of its own, take what waits and send it as a batch. A caller that leaves cancels
 //! nothing. What was sent and not answered is never sent again: it may be done. Only what the database says that it took
