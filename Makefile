@@ -124,6 +124,7 @@ test: deps ## every test that needs only what the build needs
 test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, HAProxy, Caddy, Express, JupyterLab, Streamlit, Datasette, WsgiDAV, Django, JupyterHub, git, a mail server, an OAuth server, a browser, gRPC, passlib, PostgreSQL and PgBouncer, replicas that are cut off, plugins from an empty folder on, and what README and guides say
 	$(CARGO) test --locked --test postgres
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
+	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run --short
 
 partitions: deps-wider ## three gateways and PostgreSQL while network, machines and database fail at random for a quarter of an hour, and how long 10,000 revocations take (30 minutes, root on Linux)
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run

@@ -46,7 +46,7 @@ def server_user():
     raise AssertionError("there is no user `postgres` or `nobody`")
 
 
-def end_of(path, size=4000):
+def end_of(path, size=3000):
     return path.read_text(errors="replace")[-size:] if path.exists() else ""
 
 
@@ -89,7 +89,7 @@ class Database:
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         end = now() + PATIENCE
-        while self.run_sql("SELECT 1").returncode != 0:
+        while self.run_sql("SELECT 1", "postgres").returncode != 0:
             assert self.process.poll() is None, end_of(self.log)
             assert now() < end, f"the database does not start:\n{end_of(self.log)}"
             time.sleep(0.05)
