@@ -17,6 +17,8 @@ class Faults:
         self.said, self.history = said, history
         # Taken while something that others must not touch as well is done to it.
         self.busy = set()
+        # The one fault that happens, where not all of them are to.
+        self.only = None
         self.counts = {}
 
     async def run(self, seconds):
@@ -38,7 +40,7 @@ class Faults:
             kinds += [(self.pause_database, 1), (self.kill_database, 1), (self.restart_database, 1), (self.cut_all, 1)]
         else:
             kinds = [(self.pause, 4), (self.kill, 3), (self.terminate, 1)]
-        fault = self.random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
+        fault = self.only or self.random.choices([kind for kind, _ in kinds], [weight for _, weight in kinds])[0]
         name = fault.__name__
         victim = "db" if name.endswith("database") or name == "cut_all" else None
         if victim is None:

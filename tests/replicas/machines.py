@@ -53,7 +53,7 @@ def end_of(path, size=3000):
 class Database:
     """PostgreSQL on a machine of its own."""
 
-    def __init__(self, folder, **settings):
+    def __init__(self, folder, pooled=False, **settings):
         self.machine, self.folder = Machine("db"), folder / "db"
         self.folder.mkdir()
         self.user = server_user()
@@ -68,16 +68,36 @@ class Database:
         assert made.returncode == 0, made.stderr
         with (self.data / "pg_hba.conf").open("a") as hba:
             hba.write("host all all 10.77.0.0/16 trust\n")
-        self.process = None
+        self.process = self.pooler = None
         self.start()
         self.sql("CREATE DATABASE palisade", "postgres")
+        if pooled:
+            self.pool()
 
     @property
     def data(self):
         return self.folder / "data"
 
-    def url(self):
-        return f"postgres://palisade@{self.machine.address}:5432/palisade?sslmode=disable"
+    def url(self, port=5432):
+        return f"postgres://palisade@{self.machine.address}:{port}/palisade?sslmode=disable"
+
+    def store(self):
+        """Where replicas find it, as their configuration says it."""
+        if self.pooler:
+            return f'url = "{self.url(6432)}"\nfeed_url = "{self.url()}"\n'
+        return f'url = "{self.url()}"\n'
+
+    def pool(self):
+        """Starts PgBouncer in transaction mode beside the server."""
+        file = self.folder / "pgbouncer.ini"
+        file.write_text(
+            f"[databases]\n* = host={self.folder} port=5432 user=palisade\n[pgbouncer]\nlisten_addr = *\nlisten_port = 6432\n"
+            "unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 10\nmax_client_conn = 500\n")
+        program = shutil.which("pgbouncer", path=environment()["PATH"])
+        assert program, "pgbouncer is not installed: `make deps-wider` says how"
+        with (self.folder.parent / "pgbouncer.log").open("wb") as out:
+            self.pooler = subprocess.Popen(
+                self.machine.command(*self.as_server(program, file)), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def as_server(self, *words):
         user, group = self.user
@@ -115,6 +135,13 @@ class Database:
     def resume(self):
         self.signal(signal.SIGCONT)
 
+    def end(self):
+        self.resume()
+        self.kill()
+        if self.pooler:
+            self.pooler.kill()
+            self.pooler.wait()
+
     def kill(self):
         os.kill(self.process.pid, signal.SIGSTOP)
         self.signal(signal.SIGKILL)
@@ -142,7 +169,8 @@ class Gateway:
         self.machine, self.name, self.palisade = Machine(name), name, palisade
         self.folder, self.log = folder / name, folder / f"{name}.log"
         self.folder.mkdir()
-        self.is_stopped, self.starts = False, 0
+        # Whether it is to run: then it is started again when it ends, as a service is.
+        self.wanted, self.ends = False, []
         self.process = None
         self.config = f"""
 public_url = "http://gate.test"
@@ -187,26 +215,31 @@ upstream = ["http://{self.machine.router}:{upstream_port}"]
 
     def launch(self):
         """Starts it and does not wait."""
-        self.starts += 1
+        self.wanted = True
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 self.machine.command(self.palisade, "run", "--config", str(self.folder / "config.toml")), cwd=self.folder,
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.environment())
 
+    def supervise(self):
+        """Starts it again where it has ended by itself, as it does when it finds no database at its start."""
+        if self.wanted and not self.runs():
+            self.ends.append(self.process.returncode)
+            self.launch()
+
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
-        self.is_stopped = True
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)
-        self.is_stopped = False
 
     def kill(self):
+        self.wanted = False
         self.process.kill()
         self.process.wait()
-        self.is_stopped = False
 
     def terminate(self):
+        self.wanted = False
         self.process.terminate()
 
     def runs(self):

@@ -7,6 +7,7 @@ everything away, processes and networks, with the suite's last process, however 
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,11 @@ INSIDE = "PALISADE_REPLICAS_INSIDE"
 
 
 def enter():
-    """Goes on within namespaces of our own. Returns why that is not possible here, or None once it has."""
+    """Goes on within namespaces of our own. Returns why that is not possible here, or None once it has; the process that
+    called it first waits, and ends as the one inside has."""
     if os.environ.get(INSIDE):
+        # Ignored where a shell started us in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/run/netns"], check=True)
         ip("link", "set", "lo", "up")
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1\n")
@@ -35,7 +39,13 @@ def enter():
     tried = subprocess.run([*space, "ip", "link", "show"], capture_output=True, text=True, env=environment())
     if tried.returncode != 0:
         return f"namespaces cannot be made here ({tried.stderr.strip()})"
-    os.execvpe(space[0], [*space, sys.executable, *sys.argv], {**environment(), INSIDE: "1"})
+    # The kernel ends it when we are gone, and all that is in its namespaces with it.
+    command = ["setpriv", "--pdeathsig", "KILL", *space, sys.executable, *sys.argv]
+    inside = subprocess.Popen(command, env={**environment(), INSIDE: "1"}, start_new_session=True)
+    # `unshare` passes nothing on; what is inside cleans up after an interrupt.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os.killpg(inside.pid, signal.SIGINT))
+    sys.exit(inside.wait())
 
 
 def search_path():

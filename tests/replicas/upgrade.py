@@ -77,6 +77,7 @@ async def story(run, options, folder):
         await asyncio.gather(*people)
         world.said(", ".join(f"{count} of {what}" for what, count in sorted(counts.items())) + f"; the slowest took {slowest:.2f}s")
         assert not failed, f"{len(failed)} of {sum(counts.values())} failed:\n" + "\n".join(failed[:10])
+        assert not any(replica.ends for replica in world.replicas), "a replica has ended by itself"
         await left_behind(world)
     finally:
         if balancer:
@@ -92,6 +93,7 @@ async def left_behind(world):
     await asyncio.to_thread(older.process.wait, 60)
     before = len(older.said())
     older.launch()
+    older.wanted = False
     code = await asyncio.to_thread(older.process.wait, 60)
     said = older.said()[before:]
     assert code != 0 and str(NEWER) in said, f"it ended with {code}:\n{said[-2000:]}"
