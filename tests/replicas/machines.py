@@ -92,7 +92,9 @@ class Database:
         file = self.folder / "pgbouncer.ini"
         file.write_text(
             f"[databases]\n* = host={self.folder} port=5432 user=palisade\n[pgbouncer]\nlisten_addr = *\nlisten_port = 6432\n"
-            "unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 10\nmax_client_conn = 500\n")
+            "unix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 10\nmax_client_conn = 500\n"
+            # It tries the server again after fifteen seconds by default, however soon that is back.
+            "server_login_retry = 1\n")
         program = shutil.which("pgbouncer", path=environment()["PATH"])
         assert program, "pgbouncer is not installed: `make deps-wider` says how"
         with (self.folder.parent / "pgbouncer.log").open("wb") as out:

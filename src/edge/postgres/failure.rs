@@ -116,6 +116,16 @@ fn words_of(error: &tokio_postgres::Error) -> (Option<String>, String) {
     (None, words)
 }
 
+/// What PgBouncer says of the server behind it, with the SQLSTATE of a breach of the protocol: `server_login_retry` and
+/// `query_wait_timeout` are over, the server has gone, or there is room for no further client.
+const POOLER_WAITS: [&str; 5] = [
+    "server login has been failing",
+    "query_wait_timeout",
+    "server conn crashed",
+    "pgbouncer cannot connect to server",
+    "no more connections allowed",
+];
+
 /// What an operator is told of an error with this SQLSTATE. `said` is the server's message; it is only told where it
 /// names no value of a row.
 #[must_use]
@@ -139,6 +149,9 @@ pub fn words_of_state(state: &str, said: &str) -> String {
         "42501" => "the database's user lacks a privilege",
         "42883" | "42P01" | "42703" | "3F000" => {
             "the database's schema is not this program's: a newer program has taken out what this one needs, or the schema was changed by hand"
+        }
+        "08P01" if POOLER_WAITS.iter().any(|words| said.contains(words)) => {
+            "the connection pooler has no connection to the database"
         }
         "26000" | "08P01" => {
             "the connection pooler does not fit: a statement or a setting did not come to the server it was meant for; use PgBouncer in transaction or session mode"
@@ -165,6 +178,13 @@ mod tests {
         let words = words_of_state("23505", "duplicate key value ann@example.com");
         assert!(words.contains("23505") && !words.contains("ann"), "{words}");
         assert!(words_of_state("25006", "").contains("read-only"));
+        let words =
+            words_of_state("08P01", "server login has been failing, try again later (server_login_retry)");
+        assert!(
+            words.contains("no connection to the database") && !words.contains("does not fit"),
+            "{words}"
+        );
+        assert!(words_of_state("08P01", "bind message supplies 0 parameters").contains("does not fit"));
         assert!(is_of_the_database("25006") && is_of_the_database("53100") && !is_of_the_database("22P05"));
     }
 
