@@ -986,7 +986,7 @@ fn a_url_of_a_database_that_will_not_do_says_what_would() {
         ("postgres://me@db.test/p?sslmode=prefer", "sslmode=\"prefer\""),
         ("postgres://me@db.test/p?sslrootcert=x", "the parameter \"sslrootcert\""),
         ("postgres://me@db.test/p?target_session_attrs=any", "read-only"),
-        ("postgres:me@db.test/p", "postgres:"),
+        ("postgres:me@db.test/p", "db.test/p"),
     ] {
         let errors = shared(&format!("url = {url:?}")).unwrap_err();
         assert!(errors.len() == 1 && errors[0].found.contains(found), "{url}: {errors:#?}");

@@ -123,6 +123,7 @@ fn whole(root: &Section<'_>, path: &Path, text: &str) -> Option<Config> {
         listeners: server.listen.iter().copied().chain(server.tls.as_ref().map(|tls| tls.listen)).collect(),
         tokens: &tokens,
         store: store.postgres(),
+        is_sled_meant: store::is_sled_meant(root),
     };
     let routes = routes::routes(root, &known);
     rule_warnings::warn(root, &routes, &server.trusted_proxies);

@@ -30,6 +30,8 @@ pub struct Known<'a> {
     pub tokens: &'a Tokens,
     /// The store, where several replicas share it.
     pub store: Option<&'a SharedStore>,
+    /// Whether `store.url` is meant to name a sled store.
+    pub is_sled_meant: bool,
 }
 
 /// Every route of the file; those with errors are left out, and reported.
@@ -67,7 +69,7 @@ pub fn routes(root: &Section<'_>, known: &Known<'_>) -> Vec<Route> {
         let cors = cors_item.as_ref().and_then(cors::of_route);
         let browser = browser::of_route(&section, policy.auth);
         let after_expiry = after_expiry(section.section("streams"));
-        let fail = store::fail_of_route(&section, known.store);
+        let fail = store::fail_of_route(&section, known.store, known.is_sled_meant);
         section.close();
         if let (Some(name), Some(matched), Some((upstream, upstream_path))) = (name, &matched, upstream) {
             let name = name.into();

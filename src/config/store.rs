@@ -226,19 +226,28 @@ fn refuse_shared_keys(section: &Section<'_>) {
     }
 }
 
-/// `fail` of a route; `store`: what the others do, where there can be staleness at all.
-pub(super) fn fail_of_route(section: &Section<'_>, store: Option<&SharedStore>) -> FailMode {
-    match store {
-        Some(store) => section.choice("fail", &FAIL, store.fail),
-        None => {
-            if let Some(item) = section.get("fail") {
-                item.bad_as::<()>(
-                    "fail beside a sled store",
-                    "no such key: a sled store's revocations are never stale",
-                );
-            }
-            FailMode::Closed
+/// Whether `store.url` is meant to be that of a sled store, also where it is wrong.
+pub(super) fn is_sled_meant(root: &Section<'_>) -> bool {
+    let url = root.section("store").get("url");
+    url.is_none_or(|item| item.raw().is_some_and(|text| text.starts_with("sled:")))
+}
+
+/// `fail` of a route; `store`: what the others do, where several replicas share it.
+pub(super) fn fail_of_route(
+    section: &Section<'_>,
+    store: Option<&SharedStore>,
+    is_sled_meant: bool,
+) -> FailMode {
+    let default = store.map_or(FailMode::Closed, |store| store.fail);
+    match section.get("fail").filter(|_| is_sled_meant) {
+        Some(item) => {
+            item.bad_as::<()>(
+                "fail beside a sled store",
+                "no such key: a sled store's revocations are never stale",
+            );
+            default
         }
+        None => section.choice("fail", &FAIL, default),
     }
 }
 
