@@ -103,7 +103,7 @@ impl World {
 /// The admin credential, from where the command line reads it as well.
 fn credential(database: &Database) -> String {
     let vault = VaultKeyRing::new(&[VAULT.to_owned().into()]).unwrap();
-    let settings = super::secrets::settings(database);
+    let settings = crate::place::settings(&database.url());
     let secrets = DatabaseSecrets::new(&settings, "the database".to_owned(), Arc::new(vault)).unwrap();
     let found = own_secrets::find(&secrets, OwnSecret::AdminCredential).unwrap().unwrap();
     found.expose_secret().to_owned()
@@ -231,7 +231,7 @@ async fn a_start_without_the_vault_key_is_refused_and_names_the_place() {
         "[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n[store]\nurl = {:?}\n[vault]\nkeys = [\"env:OTHER\"]\n",
         world.database.url()
     );
-    let env = |_: &str| Some("ANOTHER_KEY_IS_IN_NO_MESSAGE_AT_ALL_EVER_12".to_owned());
+    let env = |name: &str| (name == "OTHER").then(|| VAULT.replace("VAULT", "OTHER"));
     let config = config::parse(&text, &folder.path().join("config.toml"), &env).unwrap();
     let refused = app::start(config, Options::default()).await.err().unwrap();
     assert!(refused.contains("palisade.secrets") && refused.contains("vault.keys"), "{refused}");
