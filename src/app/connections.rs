@@ -17,7 +17,7 @@ use crate::edge::jwt::ClientAssertions;
 use crate::edge::own_secrets;
 use crate::edge::telemetry::metrics::Metrics;
 use crate::edge::vault::VaultKeyRing;
-use crate::edge::wasm::{CacheAt, Plugins, Standing, Wiring};
+use crate::edge::wasm::{CacheAt, PluginStanding, Plugins, Wiring};
 use crate::edge::webhook::{SignedWebhook, Webhooks};
 use palisade_core::domain::page::PageName;
 use palisade_core::ports::{Clock, Door, Entropy, Meter, OwnSecret, SecretStore, Store};
@@ -76,7 +76,8 @@ impl ConnectionsHandle {
 
 /// Providers that are not in service, or not as they should be.
 fn faults(plugins: &Plugins) -> Vec<String> {
-    let fault = |standing: Standing| Some(format!("the provider {}: {}", standing.provider, standing.fault?));
+    let fault =
+        |standing: PluginStanding| Some(format!("the provider {}: {}", standing.provider, standing.fault?));
     plugins.standings().into_iter().filter_map(fault).collect()
 }
 
@@ -84,7 +85,9 @@ fn faults(plugins: &Plugins) -> Vec<String> {
 ///
 /// # Errors
 /// The system refuses what plugins need, as one printable text.
-pub(crate) async fn try_providers(config: &Config) -> Result<Vec<(&config::Provider, Standing)>, String> {
+pub(crate) async fn try_providers(
+    config: &Config,
+) -> Result<Vec<(&config::Provider, PluginStanding)>, String> {
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION")).map_err(|error| error.to_string())?;
     let fetch = HttpFetch::with(&config.fetch)?;
     let wiring = wiring(config, fetch, Arc::new(SystemClock), Arc::new(metrics), None);

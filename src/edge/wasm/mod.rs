@@ -35,4 +35,4 @@ mod spellings;
 pub use self::convert::unlisted;
 pub use self::interface::{Interface, InterfaceFault, LARGE, LARGEST, SERVED, WIT, examine};
 pub use self::lines::is_visible;
-pub use self::plugins::{CacheAt, Plugins, Standing, Wiring};
+pub use self::plugins::{CacheAt, PluginStanding, Plugins, Wiring};

@@ -62,7 +62,7 @@ pub struct CacheAt {
 
 /// How a configured provider stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct PluginStanding {
     pub provider: String,
     /// The SHA-256 of the component in service, in hexadecimal.
     pub sha256: Option<String>,
@@ -219,8 +219,8 @@ impl Plugins {
 
     /// How each provider stands, by name.
     #[must_use]
-    pub fn standings(&self) -> Vec<Standing> {
-        let standing = |entry: &Arc<Entry>| Standing {
+    pub fn standings(&self) -> Vec<PluginStanding> {
+        let standing = |entry: &Arc<Entry>| PluginStanding {
             provider: entry.config.name.clone(),
             sha256: entry.plugin.as_ref().map(|plugin| hex::encode(&plugin.code.sha256)),
             version: entry.plugin.as_ref().map(|plugin| plugin.version.clone()),
