@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::options::Options;
-use super::{closed, key_checks, secrets};
+use super::{closed, fail_modes, key_checks, secrets};
 use crate::config::{Config, PostgresHost, PostgresServer, PostgresTls, SharedStore, Vault};
 use crate::edge::clock::uptime;
 use crate::edge::data_dir::{self, FolderLock};
@@ -20,7 +20,6 @@ use crate::edge::postgres::tls::DatabaseTls;
 use crate::edge::postgres::{PostgresStore, migrations, server};
 use crate::edge::store::Kept;
 use crate::edge::vault::VaultKeyRing;
-use palisade_core::domain::route::{Auth, FailMode};
 use palisade_core::ports::{
     FeedSink, RecordFormats, Records as _, ReplicaMeter, SecretStore, Store, StoreError,
 };
@@ -53,7 +52,7 @@ impl SharedBackend {
             name: format!("{} {}", machine::host_name(), config.server.admin),
             formats: RecordFormats::of_this_program(),
             lease: settings.max_staleness,
-            fail_open: serves_on(config),
+            fail_open: fail_modes::serves_on(config),
             key_ring: self.secrets.ring_revision(),
             accept: options.accept.store_as_it_is,
             folder: Some(settings.data.clone()),
@@ -182,15 +181,6 @@ pub(super) async fn open(
         replica: OnceLock::new(),
         folder: Mutex::new(Some(folder)),
     })
-}
-
-/// Whether anything of this configuration takes tokens while the revocations are not confirmed.
-fn serves_on(config: &Config) -> bool {
-    let is_open = |route: &crate::config::Route| {
-        route.policy.fail == FailMode::Open && route.policy.policy.auth != Auth::None
-    };
-    config.store.postgres().is_some_and(|store| store.fail == FailMode::Open)
-        || config.routes.iter().any(is_open)
 }
 
 /// Whether there are records beside those that a start itself writes.
