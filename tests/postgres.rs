@@ -24,6 +24,8 @@ mod feed;
 
 #[path = "postgres/gateways.rs"]
 mod gateways;
+#[path = "postgres/lease.rs"]
+mod lease;
 #[path = "postgres/same.rs"]
 mod same;
 #[path = "postgres/secrets.rs"]

@@ -18,7 +18,7 @@ use palisade::edge::vault::VaultKeyRing;
 use palisade_core::ports::OwnSecret;
 
 const PASSWORD: &str = "Horse-Battery-9!";
-const VAULT: &str = "VAULT_KEY_IS_IN_NO_MESSAGE_AT_ALL_EVER_1234";
+pub(super) const VAULT: &str = "VAULT_KEY_IS_IN_NO_MESSAGE_AT_ALL_EVER_1234";
 
 /// A gateway that shares its store.
 struct Replica {
@@ -101,7 +101,7 @@ impl World {
 }
 
 /// The admin credential, from where the command line reads it as well.
-fn credential(database: &Database) -> String {
+pub(super) fn credential(database: &Database) -> String {
     let vault = VaultKeyRing::new(&[VAULT.to_owned().into()]).unwrap();
     let settings = crate::place::settings(&database.url());
     let secrets = DatabaseSecrets::new(&settings, "the database".to_owned(), Arc::new(vault)).unwrap();
