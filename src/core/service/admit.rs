@@ -353,10 +353,10 @@ impl Authenticator {
     ) -> Result<Arc<Verified>, TurnedAway> {
         credential::check_form(token)?;
         let caller = match route.policy.carriers.other_token(token, carrier) {
-            None => self.verify(token, route.fail).await?,
+            None => self.verify(token, || route.fail).await?,
             Some(kind) => {
                 let caller = self.verifier.verify_other(token, kind, self.clock.now()).await?;
-                self.refuse_revoked(&caller, route.fail)?;
+                self.refuse_revoked(&caller, || route.fail)?;
                 caller
             }
         };
@@ -375,14 +375,14 @@ impl Authenticator {
     /// # Errors
     /// [`Refusal::Token`], [`Refusal::Revoked`], [`Refusal::NotReady`] or [`Refusal::Stale`].
     pub async fn authenticate(&self, token: &str) -> Result<Arc<Verified>, Refusal> {
-        let caller = self.verify(token, self.fail).await?;
+        let caller = self.verify(token, || self.fail).await?;
         if caller.is_for_one_host() {
             return Err(Refusal::Token(TokenFault::Audience));
         }
         Ok(caller)
     }
 
-    async fn verify(&self, token: &str, fail: FailMode) -> Result<Arc<Verified>, Refusal> {
+    async fn verify(&self, token: &str, fail: impl FnOnce() -> FailMode) -> Result<Arc<Verified>, Refusal> {
         let now = self.clock.now();
         let caller = match self.verifier.verify(token, now) {
             Err(fault) if fault.may_lack_keys() && self.verifier.learn_keys(token).await => {
@@ -396,18 +396,21 @@ impl Authenticator {
     }
 
     /// Holds a verified token against the revocation set. Costs two loads while the set has not changed, and a look at the
-    /// uptime where it is believed for a time.
+    /// uptime where it is believed for a time. `fail` is asked only once that time is over.
     ///
     /// # Errors
     /// [`Refusal::Revoked`]; [`Refusal::NotReady`] while the set is not whole; [`Refusal::Stale`] while it is not
     /// confirmed and `fail` says that it has to be.
-    pub fn refuse_revoked(&self, caller: &Verified, fail: FailMode) -> Result<(), Refusal> {
+    pub fn refuse_revoked(&self, caller: &Verified, fail: impl FnOnce() -> FailMode) -> Result<(), Refusal> {
         // The sequence is read before the set: a revocation in between makes the clearance lapse, and
         // the next request asks again.
-        let sequence = match (self.revocations.standing(), fail) {
-            (Standing::Confirmed(sequence), _) | (Standing::Stale(sequence), FailMode::Open) => sequence,
-            (Standing::Stale(_), FailMode::Closed) => return Err(Refusal::Stale),
-            (Standing::Loading, _) => return Err(Refusal::NotReady),
+        let sequence = match self.revocations.standing() {
+            Standing::Confirmed(sequence) => sequence,
+            Standing::Stale(sequence) => match fail() {
+                FailMode::Open => sequence,
+                FailMode::Closed => return Err(Refusal::Stale),
+            },
+            Standing::Loading => return Err(Refusal::NotReady),
         };
         if !caller.is_cleared_at(sequence) {
             if self.revocations.is_revoked(&caller.identity) {

@@ -14,7 +14,7 @@ use crate::domain::credential;
 use crate::domain::navigation::{self, Asking, RequestKind};
 use crate::domain::opaque::ServerKey;
 use crate::domain::request::Request;
-use crate::domain::route::{Auth, FailMode, Route};
+use crate::domain::route::{Auth, Route};
 use crate::domain::time::UnixTime;
 use crate::domain::verdict::Refusal;
 use crate::ports::{BrowserSessions, CookieFault, LiveCookie};
@@ -70,7 +70,7 @@ impl SessionCookies {
             credential::each_cookie(request.headers, name, &mut |value| values.keep(value));
             let mut good: Option<Arc<LiveCookie>> = None;
             for value in values.iter() {
-                match self.look(authenticator, value, place, client, route.fail).await? {
+                match self.look(authenticator, value, place, client, route).await? {
                     CookieVerdict::None => {}
                     CookieVerdict::Over => is_over = true,
                     CookieVerdict::Good(live) => match &good {
@@ -96,10 +96,10 @@ impl SessionCookies {
         value: &str,
         place: PlaceRef<'_>,
         client: IpAddr,
-        fail: FailMode,
+        route: &Route,
     ) -> Result<CookieVerdict, Refusal> {
         if let Some(live) = self.sessions.cached(value, place, authenticator.clock.now()) {
-            match authenticator.refuse_revoked(&live.verified, fail) {
+            match authenticator.refuse_revoked(&live.verified, || route.fail) {
                 Ok(()) => return Ok(CookieVerdict::Good(live)),
                 // A raised token version asks for a new verdict and lets the session go on.
                 Err(Refusal::Revoked) => {}
@@ -107,7 +107,7 @@ impl SessionCookies {
             }
         }
         match self.sessions.read(value, place, client).await {
-            Ok(live) => match authenticator.refuse_revoked(&live.verified, fail) {
+            Ok(live) => match authenticator.refuse_revoked(&live.verified, || route.fail) {
                 Ok(()) => Ok(CookieVerdict::Good(live)),
                 Err(Refusal::Revoked) => Ok(CookieVerdict::Over),
                 Err(refusal) => Err(refusal),

@@ -178,7 +178,7 @@ impl OpenExchange {
     fn refuse_revoked(&self, authenticator: &Authenticator) -> Result<(), Refusal> {
         let Some(held) = self.held.get() else { return Ok(()) };
         match &held.admitted.caller {
-            Some(caller) => authenticator.refuse_revoked(caller, held.fail()),
+            Some(caller) => authenticator.refuse_revoked(caller, || held.fail()),
             None => Ok(()),
         }
     }

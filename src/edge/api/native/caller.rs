@@ -178,7 +178,7 @@ async fn by_cookie(asked: &Asked, state: &AuthState) -> Result<Arc<Verified>, Re
     }
     // Read just now; a revocation may have come in between.
     let authenticator = (state.authenticator)();
-    authenticator.refuse_revoked(&verified, authenticator.fail).map_err(|refusal| match refusal {
+    authenticator.refuse_revoked(&verified, || authenticator.fail).map_err(|refusal| match refusal {
         Refusal::Revoked => Refusal::SessionOver,
         other => other,
     })?;

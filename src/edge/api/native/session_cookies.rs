@@ -165,7 +165,7 @@ pub(super) fn still_good(
 ) -> Result<Option<CookieSession>, CookieFault> {
     let Some(session) = session else { return Ok(None) };
     let authenticator = (state.authenticator)();
-    match authenticator.refuse_revoked(&session.verified, authenticator.fail) {
+    match authenticator.refuse_revoked(&session.verified, || authenticator.fail) {
         Ok(()) => Ok(Some(session)),
         Err(Refusal::Stale | Refusal::NotReady) => {
             let why = "it is not known at the moment which sessions are revoked".to_owned();
