@@ -291,14 +291,10 @@ impl Keys {
         if is_own(feed, server) || is_own(&now.feed, &now.server) {
             self.differ("store.feed_url", &place(feed), &place(&now.feed));
         }
-        // A file is read again at each new connection.
-        let [fixed_then, fixed_now] = [then, now].map(|settings| {
-            [&settings.server, &settings.feed].into_iter().filter_map(|server| match &server.password {
-                Some(PostgresPassword::Fixed(password)) => Some(password),
-                Some(PostgresPassword::File(_)) | None => None,
-            })
-        });
-        self.secrets("store.password", fixed_then, fixed_now);
+        let servers = [(server, &now.server), (feed, &now.feed)];
+        if !servers.iter().all(|(then, now)| is_same(then.password.as_ref(), now.password.as_ref())) {
+            self.0.push("store.password");
+        }
         self.differ("store.ca", ca, &now.ca);
         self.differ("store.connections", connections, &now.connections);
         self.differ("store.max_staleness", max_staleness, &now.max_staleness);
@@ -368,13 +364,21 @@ impl Keys {
     }
 }
 
-/// A server, and the file of its password, as the keys say them.
+/// A server as its key says it, without the password.
 fn place(server: &PostgresServer) -> String {
-    let file = match &server.password {
-        Some(PostgresPassword::File(file)) => Some(file),
-        Some(PostgresPassword::Fixed(_)) | None => None,
-    };
-    format!("{server} {:?} {file:?}", server.tls)
+    format!("{server} {:?}", server.tls)
+}
+
+/// Whether it is the same password, or comes from the same file, which is read again at each new connection.
+fn is_same(then: Option<&PostgresPassword>, now: Option<&PostgresPassword>) -> bool {
+    match (then, now) {
+        (None, None) => true,
+        (Some(PostgresPassword::File(then)), Some(PostgresPassword::File(now))) => then == now,
+        (Some(PostgresPassword::Fixed(then)), Some(PostgresPassword::Fixed(now))) => {
+            then.expose_secret() == now.expose_secret()
+        }
+        _ => false,
+    }
 }
 
 /// What `mail.transport` itself says, without the keys beside it.
@@ -470,6 +474,7 @@ mod tests {
         // A reload is enough.
         check("[tokens]", "trusted_proxies = [\"10.0.0.1\"]\nclient_address = \"forwarded\"\n[tokens]", &[]);
         check("name = \"app\"", "name = \"other\"\nauth = \"none\"", &[]);
+        check("[tokens]", "[store]\nurl = \"sled:y\"\n[tokens]", &["store.url"]);
         // Secrets whose references stayed the same: two of them are taken up.
         let other = KEY.replace('0', "1");
         assert_eq!(keys(&before, &read(BEFORE, &other)), ["tokens.key"]);
@@ -483,5 +488,33 @@ mod tests {
             "connections.webhook.secret",
         ];
         assert_eq!(keys(&before, &read(&after, &other)), want);
+    }
+
+    #[test]
+    fn the_keys_of_a_database_are_named_one_by_one_and_a_password_in_a_file_is_none_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let password = folder.path().join("password");
+        std::fs::write(&password, "one\n").unwrap();
+        let shared = |url: &str, keys: &str| {
+            let text = format!(
+                "[store]\nurl = \"{url}\"\n{keys}\n[vault]\nkeys = [\"env:KEY\"]\n[[routes]]\nname = \"app\"\n\
+                 upstream = [\"http://127.0.0.1:3000\"]\n"
+            );
+            read(&text, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8")
+        };
+        let file = format!("password = \"file:{}\"", password.display());
+        let before = shared("postgres://me@127.0.0.1/p", &file);
+        let named = |url: &str, more: &str| keys(&before, &shared(url, &format!("{file}\n{more}")));
+        let here = "postgres://me@127.0.0.1/p";
+        std::fs::write(&password, "another\n").unwrap();
+        assert_eq!(named(here, ""), [""; 0]);
+        // The feed follows it, and is not named by itself.
+        assert_eq!(named("postgres://me@127.0.0.2/p", ""), ["store.url"]);
+        assert_eq!(named(here, "feed_url = \"postgres://me@127.0.0.3/p\""), ["store.feed_url"]);
+        let all = "connections = 9\nmax_staleness = \"9s\"\nfail = \"open\"\ndata = \"./other\"";
+        let want = ["store.connections", "store.max_staleness", "store.fail", "store.data"];
+        assert_eq!(named(here, all), want);
+        assert_eq!(keys(&before, &shared(here, "password = \"env:KEY\"")), ["store.password"]);
+        assert_eq!(keys(&before, &read("[store]\nurl = \"sled:x\"\n", KEY))[0], "store.url");
     }
 }
