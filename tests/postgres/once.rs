@@ -209,7 +209,6 @@ async fn one_gateway_of_three_holds_what_is_done_once() {
         LeaseSubject::Sweep,
         LeaseSubject::ClockMark,
         LeaseSubject::Upgrades,
-        LeaseSubject::KeyRotation,
         LeaseSubject::Consent(Uuid::from_u128(5)),
     ] {
         let claims = all.iter().enumerate().map(|(n, gateway)| {

@@ -44,8 +44,6 @@ pub enum LeaseSubject {
     ClockMark,
     /// What is done once to a store of an earlier program.
     Upgrades,
-    /// Replacing the signing key.
-    KeyRotation,
 }
 
 impl LeaseSubject {
@@ -63,7 +61,6 @@ impl LeaseSubject {
             LeaseSubject::Sweep => (8, None),
             LeaseSubject::ClockMark => (9, None),
             LeaseSubject::Upgrades => (10, None),
-            LeaseSubject::KeyRotation => (11, None),
         };
         let mut bytes = vec![kind];
         bytes.extend(id.iter().flat_map(|id| id.as_bytes()));
@@ -192,10 +189,9 @@ mod tests {
             LeaseSubject::Sweep,
             LeaseSubject::ClockMark,
             LeaseSubject::Upgrades,
-            LeaseSubject::KeyRotation,
         ];
         let kept: Vec<_> = subjects.iter().map(|subject| subject.to_bytes()[0]).collect();
-        assert_eq!(kept, (1..=11).collect::<Vec<u8>>());
+        assert_eq!(kept, (1..=10).collect::<Vec<u8>>());
         assert_eq!(LeaseSubject::Task(id).to_bytes()[1..], *id.as_bytes());
         assert_eq!(LeaseSubject::Sweep.to_bytes(), [8]);
     }

@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 
 use palisade_core::domain::account::{User, UserId};
 use palisade_core::domain::audit::{Action, Actor, Event, Outcome};
+use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Change, Store, Upgrade};
+use palisade_core::ports::{Change, LeaseStore, Store, Upgrade};
 use palisade_core::service::own_claims::TakenOver;
 use palisade_core::service::users::UserEdit;
 use palisade_testing::accounts_world::{AccountsWorld, world, world_over};
@@ -124,4 +125,37 @@ async fn an_operator_who_is_faster_is_not_overruled() {
     assert_eq!(done, TakenOver { accounts: 0, unfit: 1 });
     assert_eq!(has(&world, 1).await, json!([null, [], {"preferred_username": "ann"}]));
     assert_eq!(has(&world, 2).await, json!(["ann", [], {}]));
+}
+
+const OTHER: LeaseHolder = LeaseHolder(uuid::Uuid::from_u128(99));
+
+/// Of gateways that start at once one does it, and the others serve nothing before it is done.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_waits_while_another_takes_the_claims_over() {
+    let world = world();
+    let before = with(&world, 1, json!({"groups": ["staff"]})).await;
+    let term = std::time::Duration::from_secs(60);
+    let lease = world.store.claim(LeaseSubject::Upgrades, OTHER, term).await.unwrap().unwrap();
+    let mut waiting = Box::pin(world.accounts.take_over_claims());
+    let seconds = tokio::time::timeout(std::time::Duration::from_secs(5), &mut waiting).await;
+    assert!(seconds.is_err(), "it did not wait");
+    assert_eq!(user(&world, 1).await, before);
+    world.store.commit(vec![Change::Upgraded(Upgrade::ReservedClaims)]).await.unwrap();
+    world.store.release(lease).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), TakenOver::default());
+    assert_eq!(user(&world, 1).await, before, "what the other one has left");
+}
+
+/// One that was paused says nothing of what it has not seen to its end.
+#[tokio::test(start_paused = true)]
+async fn a_gateway_that_lost_its_lease_does_not_say_that_it_is_done() {
+    let world = world();
+    world.store.take_over_before_commit(LeaseSubject::Upgrades, OTHER);
+    let mut waiting = Box::pin(world.accounts.take_over_claims());
+    let seconds = tokio::time::timeout(std::time::Duration::from_secs(5), &mut waiting).await;
+    assert!(seconds.is_err(), "it waits for the one that has the lease");
+    assert!(!world.store.is_upgraded(Upgrade::ReservedClaims).await.unwrap());
+    world.store.end_leases();
+    waiting.await.unwrap();
+    assert!(world.store.is_upgraded(Upgrade::ReservedClaims).await.unwrap());
 }
