@@ -90,16 +90,9 @@ pub fn world_over(store: Arc<FakeStore>, adjust: impl FnOnce(&mut AccountSetting
     world_of(store, ServerKey::new(server_key()), adjust)
 }
 
-fn world_of(
-    store: Arc<FakeStore>,
-    key: ServerKey,
-    adjust: impl FnOnce(&mut AccountSettings),
-) -> AccountsWorld {
-    let clock = Arc::new(FakeClock::default());
-    let passwords = Arc::new(FakePasswords::default());
-    let limiter = Arc::new(FakeLimiter::default());
-    let audit = Arc::new(FakeAudit::default());
-    let mut settings = AccountSettings {
+/// What the worlds are set to.
+fn settings() -> AccountSettings {
+    AccountSettings {
         access_ttl: Duration::from_secs(1800),
         longest_token: 8192,
         most_signed: 8192,
@@ -118,7 +111,38 @@ fn world_of(
         revocation_life: Duration::from_secs(90_000),
         guesses: Some(palisade_core::domain::guesses::Guesses::default()),
         letters: Caps { enabled: true, an_hour: 5, a_day: 15 },
+    }
+}
+
+/// The use cases over fakes and any store, and what looks at their passwords.
+pub fn accounts_over(store: Arc<dyn Store>) -> (Accounts, Arc<FakePasswords>) {
+    let passwords = Arc::new(FakePasswords::default());
+    let ports = AccountPorts {
+        store,
+        signer: Arc::new(FakeSigner),
+        clock: Arc::new(FakeClock::default()),
+        entropy: Arc::new(FakeEntropy::default()),
+        passwords: passwords.clone(),
+        limiter: Arc::new(FakeLimiter::default()),
+        audit: Arc::new(FakeAudit::default()),
+        devices: Arc::new(FakeDevices),
+        key: Arc::new(ServerKey::new(server_key())),
+        outbox: Arc::new(Notify::new()),
+        holder: LeaseHolder(uuid::Uuid::from_u128(1)),
     };
+    (Accounts::new(ports, settings()), passwords)
+}
+
+fn world_of(
+    store: Arc<FakeStore>,
+    key: ServerKey,
+    adjust: impl FnOnce(&mut AccountSettings),
+) -> AccountsWorld {
+    let clock = Arc::new(FakeClock::default());
+    let passwords = Arc::new(FakePasswords::default());
+    let limiter = Arc::new(FakeLimiter::default());
+    let audit = Arc::new(FakeAudit::default());
+    let mut settings = settings();
     adjust(&mut settings);
     let entropy = Arc::new(FakeEntropy::default());
     let key = Arc::new(key);

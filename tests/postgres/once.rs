@@ -7,17 +7,19 @@ use std::time::Duration;
 use palisade::edge::postgres::PostgresStore;
 use palisade_core::domain::account::{User, UserId};
 use palisade_core::domain::connection::{Connection, ConnectionId};
+use palisade_core::domain::guesses::Guesses;
 use palisade_core::domain::lease::{LeaseHolder, LeaseSubject};
 use palisade_core::domain::opaque::ServerKey;
 use palisade_core::domain::route::Require;
 use palisade_core::ports::{
     Change, CommitError, LeaseStore, NoteKey, NoteKind, NotePut, Precondition, SharedNotes, Store,
 };
+use palisade_core::service::accounts::AccountError;
 use palisade_core::service::caller::Person;
 use palisade_core::service::connections::{
     Begin, Callback, ConnectionPorts, ConnectionSettings, Connections, ProviderSettings,
 };
-use palisade_testing::accounts_world::{ANN, client};
+use palisade_testing::accounts_world::{ANN, accounts_over, client};
 use palisade_testing::connection_fakes::{ACME, FakeProviders, FakeVault, FakeWebhook};
 use palisade_testing::connections_world::identity;
 use palisade_testing::fakes::{FakeAudit, FakeClock, FakeEntropy, FakeLimiter, NOW};
@@ -267,4 +269,19 @@ async fn a_flood_of_notes_is_bounded() {
     let counting = "SELECT count(*), min(revision) FROM palisade.notes";
     let row = client.query_one(counting, &[]).await.unwrap();
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (most, 9001), "those that ended first are gone");
+}
+
+/// Each replica would let some through before the first has failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_of_one_moment_at_three_gateways_are_no_more_than_at_one() {
+    let (_database, _, all) = gateways(3).await;
+    let gateways: Vec<_> = all.iter().map(|gateway| accounts_over(Arc::clone(&gateway.store) as _)).collect();
+    let browser = client();
+    let guesses = (0..60).map(|n| gateways[n % 3].0.password_login(&browser, ANN, "wrong".into()));
+    let outcomes = futures::future::join_all(guesses).await;
+    let waits = |outcome: &&Result<_, AccountError>| matches!(outcome, Err(AccountError::TooMany(_)));
+    let looked_at: usize =
+        gateways.iter().map(|(_, passwords)| passwords.requesters.lock().unwrap().len()).sum();
+    let most = Guesses::default().free as usize + 1;
+    assert_eq!((looked_at, outcomes.iter().filter(waits).count()), (most, 60 - most));
 }
