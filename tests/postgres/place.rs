@@ -3,9 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use palisade::edge::clock::uptime;
 use palisade::edge::postgres::PostgresStore;
+use palisade::edge::postgres::connect::DatabasePool;
+use palisade::edge::postgres::feed::Feed;
+use palisade::edge::postgres::feed_database::FeedDatabase;
 use palisade::edge::postgres::settings::PostgresSettings;
 use palisade::edge::postgres::tls::DatabaseTls;
+use palisade_core::ports::Unmeasured;
 use palisade_testing::postgres::Database;
 use tokio_postgres::config::Host;
 
@@ -41,7 +46,16 @@ pub fn settings(url: &str) -> PostgresSettings {
     }
 }
 
+/// Opens a store that serves, as far as its feed goes.
 pub async fn open(url: &str) -> Arc<PostgresStore> {
     // Boxed, because the suites have many of these in one future.
-    Box::pin(PostgresStore::open(settings(url))).await.unwrap_or_else(|error| panic!("{error}"))
+    Box::pin(async {
+        let store = PostgresStore::open(settings(url)).await.unwrap_or_else(|error| panic!("{error}"));
+        let pool = DatabasePool::new(settings(url)).unwrap();
+        let calls = FeedDatabase::new(&pool, &pool).unwrap();
+        let feed = Feed::start(Arc::new(calls), Arc::new(uptime), Arc::new(Unmeasured));
+        store.acknowledge_by(Arc::new(feed));
+        store
+    })
+    .await
 }

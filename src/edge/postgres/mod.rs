@@ -18,6 +18,7 @@
 //! their own (`record.rs`); what a newer program wrote is neither read nor written over.
 
 pub mod acknowledge;
+mod answers;
 pub mod commit;
 pub mod connect;
 pub mod failure;

@@ -2,7 +2,7 @@
 //! transaction has.
 //!
 //! Nothing that still counts may go: each row's own end is asked, [`EXPIRY_SLACK`] after which it is removed. What a newer
-//! program wrote is left to it.
+//! program wrote is left to it, and a store that is closed for writing is not swept.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::connect::TextRow;
 use super::leases::forgetting;
 use super::numbers::to_bigint;
 use super::read::{Reads, column, known};
-use super::store::PostgresStore;
+use super::store::{OPEN, PostgresStore};
 
 /// How long past its end an entry is kept and still counts. A clock that runs an hour fast, or is set back by an hour,
 /// must not bring a revoked token back to life.
@@ -25,9 +25,6 @@ const STEP: usize = 256;
 const GONE_STEP: usize = 16;
 /// How many leases one batch forgets: it looks at all of them.
 const LEASES_STEP: usize = 4096;
-
-/// Whether anything may be written; a store that is closed for writing is not swept either.
-const OPEN: &str = "(SELECT NOT i.importing AND i.closed_for IS NULL FROM palisade.installation i)";
 
 /// A table whose rows have an end.
 struct Ending {
@@ -125,6 +122,9 @@ impl PostgresStore {
             GIVEN_UP.sweep(self, UnixTime(made)).await?;
         }
         self.forget_gone(end).await?;
+        if let Some(feed) = self.feed() {
+            feed.prune().await?;
+        }
         while count(&self.write(&forgetting(LEASES_STEP)).await?)? == LEASES_STEP as u64 {}
         Ok(swept)
     }

@@ -79,7 +79,12 @@ impl CommitWriter {
     /// [`DatabaseFailure`]: that cannot be read.
     pub async fn start(pool: DatabasePool) -> Result<CommitWriter, DatabaseFailure> {
         let rows = pool
-            .read("SELECT h.position, c.last_value FROM palisade.head h, palisade.commits c", &[])
+            .read(
+                // A sequence that was never asked has the same last value as one that was asked once.
+                "SELECT h.position, CASE WHEN c.is_called THEN c.last_value ELSE 0 END \
+                 FROM palisade.head h, palisade.commits c",
+                &[],
+            )
             .await?;
         let row = rows.first().ok_or_else(|| DatabaseFailure::unknown("the head of the feed is missing"))?;
         let at = position(row.get(0), row.get(1));
