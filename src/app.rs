@@ -31,6 +31,7 @@ mod running;
 pub(crate) mod secrets;
 mod serve;
 mod shared;
+mod shared_backend;
 mod sockets;
 mod state;
 mod stores;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::shared::SharedBackend;
+use super::shared_backend::SharedBackend;
 use crate::edge::store::SledStore;
 use palisade_core::ports::{Store, StoreError};
 

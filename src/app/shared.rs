@@ -1,82 +1,25 @@
 //! A store that several replicas share: how the configuration leads to it, and what a start looks at before it serves.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::options::Options;
-use super::{closed, fail_modes, key_checks, secrets};
+use super::shared_backend::SharedBackend;
+use super::{closed, key_checks, secrets};
 use crate::config::{Config, PostgresHost, PostgresServer, PostgresTls, SharedStore, Vault};
 use crate::edge::clock::uptime;
-use crate::edge::data_dir::{self, FolderLock};
+use crate::edge::data_dir;
 use crate::edge::jwt::SigningKeyRing;
-use crate::edge::machine;
 use crate::edge::postgres::connect::DatabasePool;
 use crate::edge::postgres::feed::Feed;
 use crate::edge::postgres::feed_database::FeedDatabase;
-use crate::edge::postgres::replica::{ClusterReplica, ReplicaPlan};
 use crate::edge::postgres::secrets::DatabaseSecrets;
 use crate::edge::postgres::settings::PostgresSettings;
 use crate::edge::postgres::tls::DatabaseTls;
 use crate::edge::postgres::{PostgresStore, migrations, server};
 use crate::edge::store::Kept;
 use crate::edge::vault::VaultKeyRing;
-use palisade_core::ports::{
-    FeedSink, RecordFormats, Records as _, ReplicaMeter, SecretStore, Store, StoreError,
-};
-
-/// An open store of this kind, with what belongs to this replica alone.
-pub(super) struct SharedBackend {
-    pub(super) store: Arc<PostgresStore>,
-    pub(super) secrets: Arc<DatabaseSecrets>,
-    feed: Arc<Feed>,
-    /// From [`SharedBackend::join`] on.
-    replica: OnceLock<Arc<ClusterReplica>>,
-    /// Of `store.data`; `None` once the store is closed.
-    folder: Mutex<Option<FolderLock>>,
-}
-
-impl SharedBackend {
-    /// Registers with the other replicas, reads the set of revocations into `sink`, and waits until it is confirmed that the
-    /// set is whole.
-    ///
-    /// # Errors
-    /// The database has lost what was followed before; as one printable text.
-    pub(super) async fn join(
-        &self,
-        config: &Config,
-        options: Options,
-        sink: Arc<dyn FeedSink>,
-    ) -> Result<(), String> {
-        let Some(settings) = config.store.postgres() else { return Ok(()) };
-        let plan = ReplicaPlan {
-            name: format!("{} {}", machine::host_name(), config.server.admin),
-            formats: RecordFormats::of_this_program(),
-            lease: settings.max_staleness,
-            fail_open: fail_modes::serves_on(config),
-            key_ring: self.secrets.ring_revision(),
-            accept: options.accept.store_as_it_is,
-            folder: Some(settings.data.clone()),
-        };
-        let started = || Arc::new(ClusterReplica::start(Arc::clone(&self.feed), plan, sink));
-        let replica = Arc::clone(self.replica.get_or_init(started));
-        let telling = Arc::clone(&replica);
-        self.secrets.tell_of_ring(Box::new(move |revision| telling.set_key_ring(revision)));
-        replica.serving().await
-    }
-
-    /// Leaves the other replicas, which need not wait for this one any more.
-    pub(super) async fn leave(&self) {
-        if let Some(replica) = self.replica.get() {
-            replica.leave().await;
-        }
-    }
-
-    /// Closes the store for every holder, and frees the folder. Blocks.
-    pub(super) fn close(&self) {
-        self.store.close();
-        drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-}
+use palisade_core::ports::{Records as _, ReplicaMeter, SecretStore, Store, StoreError};
 
 /// How one of the servers of the store is connected to.
 ///
