@@ -100,7 +100,11 @@ pub(super) async fn open(
     let notices_at = DatabasePool::new(self::connection(settings, &settings.feed)?.with_size(1));
     let notices_at = notices_at.map_err(|failure| failed(&failure))?;
     let store = Box::pin(PostgresStore::open(connection)).await.map_err(|error| failed(&error))?;
-    notices.extend(server::doubts(&pool).await.map_err(|failure| failed(&failure))?);
+    match server::doubts(&pool).await {
+        Ok(doubts) => notices.extend(doubts),
+        // No reason not to serve: the user may be kept from looking.
+        Err(failure) => notices.push(format!("the settings of the database were not looked at: {failure}")),
+    }
     key_checks::are_usable(&*own)?;
     if config.tokens.key.is_none() {
         SigningKeyRing::look(&*own).map_err(|error| error.to_string())?;
@@ -112,7 +116,10 @@ pub(super) async fn open(
     notices.extend(secrets::admit(config, &*own, &kept, options.accept)?);
     match own.seal_anew().map_err(|error| error.to_string())? {
         0 => {}
-        sealed => notices.push(format!("{sealed} secrets in the database were sealed with another key: they are sealed with the first of vault.keys now")),
+        sealed => notices.push(format!(
+            "{sealed} secrets in the database were sealed with another key: they are sealed with the first of vault.keys \
+             now"
+        )),
     }
     let calls = FeedDatabase::new(&pool, &notices_at).map_err(|error| failed(&error))?;
     let feed = Arc::new(Feed::start(Arc::new(calls), Arc::new(uptime), meter));

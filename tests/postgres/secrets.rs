@@ -7,8 +7,8 @@ use palisade::config::{Algorithm, Tokens};
 use palisade::edge::jwt::SigningKeyRing;
 use palisade::edge::own_secrets;
 use palisade::edge::postgres::connect::DatabasePool;
-use palisade::edge::postgres::migrations;
 use palisade::edge::postgres::secrets::DatabaseSecrets;
+use palisade::edge::postgres::{migrations, server};
 use palisade::edge::vault::VaultKeyRing;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{
@@ -300,4 +300,25 @@ async fn another_algorithm_is_published_before_it_signs() {
     let list = first.list();
     assert_eq!((list[0].algorithm.as_str(), list[0].state), ("EdDSA", KeyState::Active));
     assert!(second.reload().unwrap() && is_good(&second, &sign(&first, Duration::from_secs(60)), NOW));
+}
+
+#[tokio::test]
+async fn a_server_that_may_lose_what_it_acknowledged_is_told_of() {
+    let cluster = Cluster::plan().set("fsync", "off").start();
+    let database = cluster.database().await;
+    let pool = DatabasePool::new(settings(&database.url())).unwrap();
+    let doubts = server::doubts(&pool).await.unwrap();
+    assert!(doubts.iter().any(|doubt| doubt.contains("fsync = off")), "{doubts:?}");
+    assert!(!doubts.iter().any(|doubt| doubt.contains("synchronous_standby_names")), "{doubts:?}");
+    let _standby = cluster.standby("second");
+    let end = Instant::now() + Duration::from_secs(20);
+    while !server::doubts(&pool)
+        .await
+        .unwrap()
+        .iter()
+        .any(|doubt| doubt.contains("a standby and waits for none"))
+    {
+        assert!(Instant::now() < end, "the standby does not follow");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
