@@ -15,9 +15,6 @@ use super::witness::{FeedWitness, WRITE_EVERY, WitnessFile};
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{Confirmation, StoreError};
 
-/// How often each replica lets old entries of the feed be forgotten.
-const PRUNE_EVERY: Duration = Duration::from_secs(600);
-
 impl Inner {
     /// Follows the feed and confirms, until the set has to be read again: as it is at the head that is returned, or
     /// later.
@@ -52,7 +49,6 @@ impl Inner {
                             starts
                         });
                         self.witness(kept, false).await;
-                        self.prune(kept);
                     }
                     if !complete {
                         // What is missing was read from a server that lags.
@@ -191,22 +187,6 @@ impl Inner {
         tokio::spawn(async move {
             acknowledge::expire(&*feed.calls, &*feed.meter, over).await;
             expiring.store(false, Ordering::Release);
-        });
-    }
-
-    /// Lets the database forget entries that are old and everywhere, when that is due.
-    fn prune(&self, kept: &mut Kept) {
-        let now = self.now();
-        if now.saturating_sub(kept.pruned) < PRUNE_EVERY {
-            return;
-        }
-        kept.pruned = now;
-        let feed = Arc::clone(&self.feed);
-        // Beside this: no confirmation waits for it.
-        tokio::spawn(async move {
-            if let Err(error) = feed.prune().await {
-                tracing::debug!(%error, "old entries of the feed could not be forgotten; they are tried again");
-            }
         });
     }
 

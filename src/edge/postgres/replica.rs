@@ -239,8 +239,6 @@ pub(super) struct Kept {
     /// Until when it is believed.
     pub(super) believed: Duration,
     pub(super) witnessed: Option<(FeedPlace, Duration)>,
-    /// When old entries were pruned last.
-    pub(super) pruned: Duration,
 }
 
 /// How far the reading of the whole set is.
