@@ -10,10 +10,10 @@ use std::path::Path;
 use palisade::edge::backup::reader::{self, Chunk};
 use palisade::edge::backup::{
     BackupError, BackupHeader, BackupReader, BackupRecords, BackupWriter, CheckedBackup, InstallationKeys,
-    Signer, sealed,
+    SignedBy, sealed,
 };
 use palisade::edge::store::SledStore;
-use palisade_core::ports::{ImportError, RecordKind, RecordSource, Records, VersionedRecord};
+use palisade_core::ports::{ImportError, RecordKind, Records, VersionedRecord};
 use palisade_testing::transfer::{Whole, every_record, exported};
 use zeroize::Zeroizing;
 
@@ -151,8 +151,8 @@ async fn frames_that_are_missing_doubled_swapped_or_of_another_backup_are_found(
 async fn the_signature_tells_the_installation_and_cannot_be_taken_over() {
     let records = few_records().await;
     let backup = check(&written(&records, &keys(1), &[])).unwrap();
-    assert_eq!(backup.signer(&keys(1)), Signer::Own);
-    assert_eq!(backup.signer(&keys(2)), Signer::Foreign);
+    assert_eq!(backup.signer(&keys(1)), SignedBy::Own);
+    assert_eq!(backup.signer(&keys(2)), SignedBy::Foreign);
     // Another installation can sign what it likes, but in its own name only.
     let mut forged = written(&records, &keys(2), &[]);
     let (own, foreign) = (keys(1).public(), keys(2).public());
@@ -258,9 +258,9 @@ fn a_backup_of_version_1_is_read() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/backup-1/backup.palisade");
     let backup = check(&std::fs::read(file).unwrap()).unwrap();
     assert_eq!(backup.header.issuer, "https://id.test");
-    assert_eq!(backup.signer(&keys(1)), Signer::Own);
+    assert_eq!(backup.signer(&keys(1)), SignedBy::Own);
     assert_eq!(backup.counts.kinds.len(), RecordKind::ALL.len());
-    assert_eq!(backup.needed, ["admin.token", "vault.key"]);
+    assert_eq!(backup.needed, ["vault.key", "admin.token"]);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::{accounts, backup};
 use crate::config::Config;
 use crate::edge::backup::reader::{self, Chunk};
 use crate::edge::backup::{
-    BackupReader, BackupRecords, CheckedBackup, InstallationKeys, Signer, journal, sealed,
+    BackupReader, BackupRecords, CheckedBackup, InstallationKeys, SignedBy, journal, sealed,
 };
 use crate::edge::clock::SystemClock;
 use crate::edge::data_dir;
@@ -75,7 +75,7 @@ fn open(file: &Path, identity: Option<&Path>) -> Result<Box<dyn std::io::Read + 
 }
 
 /// Which installation has signed it, as the configuration tells; `None`: this one has no key yet.
-pub(crate) fn signer(config: &Config, backup: &CheckedBackup) -> Option<Signer> {
+pub(crate) fn signer(config: &Config, backup: &CheckedBackup) -> Option<SignedBy> {
     let secrets = stores::secrets(config).ok()?;
     backup::installation(config, &*secrets).ok().map(|keys| backup.signer(&keys))
 }
@@ -162,7 +162,7 @@ impl RecordSource for Told<'_, '_, '_> {
 /// Refuses a backup of another installation, unless the operator takes it.
 fn admit(backup: &CheckedBackup, keys: Option<&InstallationKeys>, wish: &RestoreWish) -> Result<(), String> {
     let public = &backup.header.installation;
-    let is_own = keys.is_some_and(|keys| backup.signer(keys) == Signer::Own);
+    let is_own = keys.is_some_and(|keys| backup.signer(keys) == SignedBy::Own);
     if is_own || wish.accept_foreign || wish.signed_by.as_ref() == Some(public) {
         return Ok(());
     }

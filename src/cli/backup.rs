@@ -14,7 +14,7 @@ use super::output::{Output, pretty};
 use super::token_inspect::moment;
 use super::{admin, check};
 use crate::app::{backup, restore};
-use crate::edge::backup::{CheckedBackup, Signer};
+use crate::edge::backup::{CheckedBackup, SignedBy};
 use palisade_core::ports::BackupRequest;
 
 /// How often it is told how far it is where standard error is no terminal.
@@ -201,8 +201,8 @@ fn verify(config: &Path, look: &Look) -> Result<(String, ExitCode), String> {
     // A configuration is only needed to know our own key; a backup is looked at on other machines, too.
     let signer = check::load(config).ok().and_then(|config| restore::signer(&config, &backup));
     let (who, code) = match signer {
-        Some(Signer::Own) => ("this installation has signed it".to_owned(), ExitCode::SUCCESS),
-        Some(Signer::Foreign) => (
+        Some(SignedBy::Own) => ("this installation has signed it".to_owned(), ExitCode::SUCCESS),
+        Some(SignedBy::Foreign) => (
             format!("another installation has signed it: {}", backup.header.installation),
             ExitCode::from(FOREIGN),
         ),
@@ -217,7 +217,7 @@ fn verify(config: &Path, look: &Look) -> Result<(String, ExitCode), String> {
     let text = match look.output.json {
         true => {
             let mut value = shown(&backup);
-            value["own"] = json!(signer == Some(Signer::Own));
+            value["own"] = json!(signer == Some(SignedBy::Own));
             pretty(&value)
         }
         false => format!("{}: whole, with {} records; {who}", look.file.display(), backup.counts.records),

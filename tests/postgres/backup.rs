@@ -163,3 +163,67 @@ async fn an_import_that_broke_off_is_gone_on_with() {
     assert_eq!(Whole::in_store(&*store).await, Whole::in_store(&*source).await);
     store.commit(vec![Change::CreateUser(user(8, "eight@example.com"))]).await.unwrap();
 }
+
+/// The real program: a data folder into a database and back, and a backup from the one into the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_moves_and_restores_between_a_folder_and_a_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let source = SledStore::open(folder.join("data")).unwrap();
+    let filler = tempfile::tempdir().unwrap();
+    let all = every_record(&*SledStore::open(filler.path()).unwrap()).await;
+    source.import(&mut Pages::new([all])).await.unwrap();
+    let whole = Whole::in_store(&*source).await;
+    source.close();
+    std::fs::write(folder.join("vault"), "A".repeat(43)).unwrap();
+    let config = "public_url = \"http://app.test\"\n[server]\nadmin = \"127.0.0.1:0\"\n[vault]\nkeys = [\"file:vault\"]\n";
+    std::fs::write(folder.join("config.toml"), config).unwrap();
+    let palisade = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_palisade"))
+            .args(arguments)
+            .arg("--config")
+            .arg(folder.join("config.toml"))
+            .current_dir(folder)
+            .env_remove("PALISADE_CONFIG")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned();
+        (output.status.success(), said)
+    };
+    let database = Cluster::shared().database().await;
+    let url = database.url();
+    let moved = palisade(&["migrate", "sled:data", &url]);
+    assert!(moved.0, "{}", moved.1);
+    let store = open(&url).await;
+    assert_eq!(Whole::in_store(&*store).await, whole);
+    store.close();
+    let back = palisade(&["migrate", &url, "sled:back"]);
+    assert!(back.0, "{}", back.1);
+    let store = open(&url).await;
+    assert!(store.closed_for().await.unwrap().unwrap().contains("were moved to sled:"));
+    assert_eq!(Whole::in_store(&*SledStore::open(folder.join("back")).unwrap()).await, whole);
+    let given_up = palisade(&["migrate", "--give-up", &url]);
+    assert!(given_up.0 && store.closed_for().await.unwrap().is_none(), "{}", given_up.1);
+
+    let in_database = format!("{config}[store]\nurl = {url:?}\n");
+    std::fs::write(folder.join("config.toml"), &in_database).unwrap();
+    let made = palisade(&["backup", "one.palisade"]);
+    assert!(made.0 && made.1.contains("from the store itself"), "{}", made.1);
+    let full = palisade(&["restore", "one.palisade"]);
+    assert!(!full.0 && full.1.contains("not empty"), "{}", full.1);
+    std::fs::write(folder.join("config.toml"), format!("{config}[store]\nurl = \"sled:restored\"\n"))
+        .unwrap();
+    let restored = palisade(&["restore", "one.palisade", "--without-cutoff"]);
+    assert!(restored.0, "{}", restored.1);
+    let found = SledStore::open(folder.join("restored")).unwrap();
+    assert_eq!(Whole::in_store(&*found).await, whole);
+    found.close();
+    let other = Cluster::shared().database().await;
+    std::fs::write(folder.join("config.toml"), format!("{config}[store]\nurl = {:?}\n", other.url()))
+        .unwrap();
+    let cut = palisade(&["restore", "one.palisade"]);
+    assert!(cut.0 && cut.1.contains("cut off: every token"), "{}", cut.1);
+    let store = open(&other.url()).await;
+    assert!(store.all_sessions(None, 9).await.unwrap().is_empty());
+    assert_eq!(store.users(None, 99).await.unwrap().len(), 3);
+}

@@ -136,7 +136,6 @@ pub const ROOMS: &[Room] = &[
             "sha2",
             "thiserror",
             "tokio",
-            "uuid",
             "zeroize",
         ],
     },

@@ -20,6 +20,6 @@ pub mod writer;
 pub use self::format::{BackupCounts, BackupError, BackupHeader};
 pub use self::installation::InstallationKeys;
 pub use self::journal::{EndsJournal, JournalError};
-pub use self::reader::{BackupReader, BackupRecords, CheckedBackup, Signer};
+pub use self::reader::{BackupReader, BackupRecords, CheckedBackup, SignedBy};
 pub use self::stream::{BackupPlan, ChannelWriter};
 pub use self::writer::BackupWriter;

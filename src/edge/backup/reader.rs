@@ -18,7 +18,7 @@ use palisade_core::ports::{Record, RecordKind, RecordSource, StoreError, Version
 
 /// Which installation has signed a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signer {
+pub enum SignedBy {
     /// This one.
     Own,
     /// Another one, or this one before its vault key was lost.
@@ -48,10 +48,10 @@ pub struct CheckedBackup {
 impl CheckedBackup {
     /// Which installation has signed it, as `keys` tell.
     #[must_use]
-    pub fn signer(&self, keys: &InstallationKeys) -> Signer {
+    pub fn signer(&self, keys: &InstallationKeys) -> SignedBy {
         match keys.knows(&self.header.installation) {
-            true => Signer::Own,
-            false => Signer::Foreign,
+            true => SignedBy::Own,
+            false => SignedBy::Foreign,
         }
     }
 }
