@@ -58,7 +58,7 @@ async fn what_a_backup_brings_back_is_cut_off_unless_the_operator_refuses_that()
     let upstream = Upstream::start().await;
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    fs::write(folder.join("config.toml"), config(&upstream, "")).unwrap();
+    fs::write(folder.join("config.toml"), config(&upstream, "[backup]\njournal = \"ends\"\n")).unwrap();
     let program = Program::start(folder);
     let (kept, erased) = (account(&program, "ann").await, account(&program, "bob").await);
     let token = mint(&program, "ann").await;
@@ -111,9 +111,15 @@ async fn what_a_backup_brings_back_is_cut_off_unless_the_operator_refuses_that()
         assert!(said(&refused).contains("damaged at byte"), "{}", said(&refused));
     }
 
-    for (arguments, token_is, bob_is) in
-        [(&["restore", file][..], 401, 200), (&["restore", file, "--without-cutoff"], 200, 200)]
-    {
+    let ends = folder.join("ends");
+    let ends = ends.to_str().unwrap();
+    for (arguments, token_is, bob_is) in [
+        (&["restore", file][..], 401, 200),
+        (&["restore", file, "--without-cutoff"], 200, 200),
+        // What the journal knows has ended stays so, whatever else comes back.
+        (&["restore", file, "--without-cutoff", "--ends", ends], 401, 404),
+        (&["restore", file, "--ends", ends], 401, 404),
+    ] {
         let restored = beside(folder, &SECRETS);
         let done = offline(restored.path(), arguments);
         assert!(done.status.success(), "{}", said(&done));
