@@ -55,9 +55,9 @@ pub(super) fn probe(
 fn lease_levels(left: LeaseLeft) -> LeaseLevels {
     match left {
         LeaseLeft::ForEver => LeaseLevels::default(),
-        LeaseLeft::Loading => LeaseLevels { seconds: 0.0, is_over: false },
-        LeaseLeft::Over => LeaseLevels { seconds: 0.0, is_over: true },
-        LeaseLeft::For(left) => LeaseLevels { seconds: left.as_secs_f64(), is_over: false },
+        LeaseLeft::Loading => LeaseLevels { seconds: Some(0.0), is_over: false },
+        LeaseLeft::Over => LeaseLevels { seconds: Some(0.0), is_over: true },
+        LeaseLeft::For(left) => LeaseLevels { seconds: Some(left.as_secs_f64()), is_over: false },
     }
 }
 

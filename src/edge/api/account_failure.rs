@@ -306,6 +306,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 29);
+        assert_eq!(count, 30);
     }
 }
