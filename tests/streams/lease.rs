@@ -56,7 +56,7 @@ fn confirm(gateway: &Gateway, uptime: &Uptime) {
 fn with_public(app: &App, keys: &str) -> String {
     let address = app.upstream.address;
     format!(
-        "{}[[routes]]\nname = \"public\"\nmatch = {{ path = \"/public/\" }}\nupstream = [\"http://{address}\"]\nauth = \"none\"\n",
+        "{}[[routes]]\nname = \"public\"\nmatch = {{ path = \"/public\" }}\nupstream = [\"http://{address}\"]\nauth = \"none\"\n",
         one_route(address, keys)
     )
 }
