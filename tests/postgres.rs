@@ -19,6 +19,9 @@ mod place;
 #[path = "postgres/commits.rs"]
 mod commits;
 
+#[path = "postgres/failures.rs"]
+mod failures;
+
 #[path = "postgres/feed.rs"]
 mod feed;
 

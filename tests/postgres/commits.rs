@@ -47,7 +47,7 @@ async fn prepared(cluster: &Cluster) -> (Database, PostgresSettings) {
     (database, settings)
 }
 
-async fn value(client: &Client, sql: &str) -> String {
+pub(super) async fn value(client: &Client, sql: &str) -> String {
     let messages = client.simple_query(sql).await.unwrap();
     let mut rows = messages.into_iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
@@ -57,7 +57,7 @@ async fn value(client: &Client, sql: &str) -> String {
 }
 
 /// Waits until a query answers so.
-async fn until(client: &Client, sql: &str, expected: &str) {
+pub(super) async fn until(client: &Client, sql: &str, expected: &str) {
     let end = Instant::now() + PATIENCE;
     while value(client, sql).await != expected {
         assert!(Instant::now() < end, "{sql}: {}", value(client, sql).await);

@@ -2,6 +2,7 @@
 //! lets through; what changes anything is answered in time; and the gateway that revokes is told of it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use palisade::app::{self, Options, RunningGateway};
@@ -13,19 +14,32 @@ use super::gateways::{VAULT, credential};
 use crate::support::{self, PATIENCE, Upstream, body_of, exchange, field, status};
 
 /// `store.max_staleness` of every gateway here.
-const LEASE: Duration = Duration::from_secs(2);
+pub(super) const LEASE: Duration = Duration::from_secs(2);
 /// Beyond its lease a gateway is waited for this long at most by what revokes, and this is a busy machine.
 const SLACK: Duration = Duration::from_secs(3);
 
-struct Gateway {
-    running: RunningGateway,
+pub(super) struct Gateway {
+    pub(super) running: RunningGateway,
     credential: String,
-    _folder: tempfile::TempDir,
+    _folder: Arc<tempfile::TempDir>,
 }
 
 impl Gateway {
-    async fn start(database: &Database, url: &str, upstream: SocketAddr, lax: &str) -> Gateway {
-        let folder = tempfile::tempdir().unwrap();
+    pub(super) async fn start(database: &Database, url: &str, upstream: SocketAddr, lax: &str) -> Gateway {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let started = Gateway::start_in(&folder, database, url, upstream, lax, Options::default()).await;
+        started.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Starts one with the folder that another one may have had.
+    pub(super) async fn start_in(
+        folder: &Arc<tempfile::TempDir>,
+        database: &Database,
+        url: &str,
+        upstream: SocketAddr,
+        lax: &str,
+        options: Options,
+    ) -> Result<Gateway, String> {
         let text = format!(
             "public_url = \"http://localhost:8080\"\n\
              [server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
@@ -38,22 +52,22 @@ impl Gateway {
         std::fs::write(&file, &text).unwrap();
         let env = |name: &str| (name == "VAULT").then(|| VAULT.to_owned());
         let config = config::parse(&text, &file, &env).unwrap_or_else(|errors| panic!("{errors:#?}"));
-        let running = app::start(config, Options::default()).await.unwrap();
-        Gateway { running, credential: credential(database), _folder: folder }
+        let running = app::start(config, options).await?;
+        Ok(Gateway { running, credential: credential(database), _folder: Arc::clone(folder) })
     }
 
-    async fn ask(&self, target: &str, token: &str) -> String {
+    pub(super) async fn ask(&self, target: &str, token: &str) -> String {
         let request = format!(
             "GET {target} HTTP/1.1\r\nHost: localhost:8080\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         );
         exchange(self.running.listen[0], request).await
     }
 
-    async fn get(&self, target: &str, token: &str) -> u16 {
+    pub(super) async fn get(&self, target: &str, token: &str) -> u16 {
         status(&self.ask(target, token).await)
     }
 
-    async fn post(&self, target: &str, body: &Value) -> String {
+    pub(super) async fn post(&self, target: &str, body: &Value) -> String {
         let body = body.to_string();
         let request = format!(
             "POST {target} HTTP/1.1\r\nHost: localhost:8080\r\nOrigin: http://localhost:8080\r\n\
@@ -63,17 +77,17 @@ impl Gateway {
         exchange(self.running.listen[0], request).await
     }
 
-    async fn admin(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    pub(super) async fn admin(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         support::admin(self.running.admin, &self.credential, method, path, body).await
     }
 
-    async fn mint(&self) -> String {
+    pub(super) async fn mint(&self) -> String {
         let (code, minted) = self.admin("POST", "/admin/v1/tokens", &json!({"sub": "a"})).await;
         assert_eq!(code, 201, "{minted}");
         minted["access_token"].as_str().unwrap().to_owned()
     }
 
-    async fn until(&self, target: &str, token: &str, wanted: u16) {
+    pub(super) async fn until(&self, target: &str, token: &str, wanted: u16) {
         let end = Instant::now() + PATIENCE;
         loop {
             let answered = self.get(target, token).await;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, PoolError, RecycleError, RecycleResult};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::Severity;
@@ -244,7 +245,6 @@ impl DatabaseSession {
         if let Ok(answer) = asked.await {
             return answer.map_err(|error| DatabaseFailure::sent(&error));
         }
-        self.give_up();
         Err(DatabaseFailure::unknown(format!("the database did not answer a read within {READ_TIMEOUT:?}")))
     }
 
@@ -315,7 +315,6 @@ impl DatabaseSession {
                 return Err(failure);
             }
             Err(_) => {
-                self.give_up();
                 let words =
                     format!("the database did not answer within {within:?}; what it was told may be done");
                 return Err(DatabaseFailure::unknown(words));
@@ -336,7 +335,9 @@ impl DatabaseSession {
     fn give_up(&self) {
         let (cancel, tls) = (self.client.cancel_token(), self.tls.clone());
         self.close();
-        tokio::spawn(tokio::time::timeout(CONNECT_TIMEOUT, async move {
+        // Without one the process ends, and the connection with it.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(tokio::time::timeout(CONNECT_TIMEOUT, async move {
             // If it does not come through, the server or the network is what is late.
             let _ = match tls {
                 DatabaseTls::Off => cancel.cancel_query(NoTls).await,
@@ -345,12 +346,24 @@ impl DatabaseSession {
         }));
     }
 
-    /// Awaits an answer. If the caller leaves before it came, the session is spent.
+    /// Awaits an answer. If the caller leaves before it came, because its time is over or for another reason, the session
+    /// is given up.
     async fn whole<T>(&self, answer: impl Future<Output = T>) -> T {
         let was_spent = self.is_spent.swap(true, Ordering::AcqRel);
+        let awaited = Awaited(self);
         let answer = answer.await;
+        std::mem::forget(awaited);
         self.is_spent.store(was_spent, Ordering::Release);
         answer
+    }
+}
+
+/// An answer that is awaited, and is late when this is dropped.
+struct Awaited<'a>(&'a DatabaseSession);
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.give_up();
     }
 }
 
