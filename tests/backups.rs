@@ -235,7 +235,7 @@ async fn an_encrypted_backup_opens_with_its_key_alone_and_brings_the_secrets() {
     let identities = sealed::identities(IDENTITY).unwrap();
     let opened = sealed::open(std::io::Cursor::new(backup.clone()), &identities).unwrap();
     let mut reader = BackupReader::begin(opened).unwrap();
-    let Some(Chunk::Secret(name, content)) = reader.next().unwrap() else { panic!("no secret") };
+    let Some(Chunk::Secret(name, content)) = reader.next_chunk().unwrap() else { panic!("no secret") };
     assert_eq!((&*name, &**content), ("vault.key", &b"a secret of the gateway"[..]));
     for (identity, why) in [("", "holds none"), ("AGE-SECRET-KEY-1", "no key of `age`")] {
         let error = decrypted(backup.clone(), identity).unwrap_err().to_string();

@@ -246,7 +246,7 @@ fn inspected(backup: &CheckedBackup, output: &Output) -> String {
         return pretty(&shown(backup));
     }
     let header = &backup.header;
-    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { plain(&names.join(", ")) };
     let mut text = format!(
         "made at       {}\nissuer        {}\nstore         {}\nprogram       {}\ninstallation  {}\nsecrets       {}\nneeds         \
          {}\nrecords       {} in {} chunks\n",

@@ -123,8 +123,8 @@ impl Accounts {
         for _ in 0..MAX_ATTEMPTS {
             let NotesRead { now, notes: found } = notes.notes(&keys).await?;
             let (mut puts, mut places) = (Vec::new(), Vec::new());
-            for place in 0..left.len() {
-                let Some(counters) = &left[place] else { continue };
+            for (place, still_left) in left.iter_mut().enumerate() {
+                let Some(counters) = still_left else { continue };
                 let of = |n: usize| found.get(2 * place + n).and_then(Option::as_ref);
                 match begin(counters, [of(0), of(1)], (&rules, is_known), now) {
                     Begun::Counted(put) => {
@@ -138,7 +138,7 @@ impl Accounts {
                     Begun::Refused(too_many, contact) => {
                         refused(too_many, account.unwrap_or_default());
                         guess.is_too_early = true;
-                        left[place] = None;
+                        *still_left = None;
                         places.extend(contact.iter().map(|_| None));
                         puts.extend(contact);
                     }

@@ -96,7 +96,11 @@ impl EndsJournal {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         for end in ends {
             let is_news = match &end {
-                End::Disabled { user } => open.disabled.insert(*user),
+                // Written again each time: another gateway may have enabled the account meanwhile.
+                End::Disabled { user } => {
+                    open.disabled.insert(*user);
+                    true
+                }
                 End::Enabled { user } => open.disabled.remove(user),
                 _ => true,
             };
@@ -284,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_read_again_and_only_news_are_written() {
+    fn what_has_ended_is_read_again_and_no_account_is_enabled_that_was_not_disabled() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("ends");
         let revocation = Revocation {
@@ -296,9 +300,7 @@ mod tests {
         let first = EndsJournal::open(&folder, keys(1)).unwrap();
         first.append(UnixTime(5), vec![End::Enabled { user: user(1) }]).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "no file without an end");
-        first
-            .append(UnixTime(5), vec![End::Disabled { user: user(1) }, End::Disabled { user: user(1) }])
-            .unwrap();
+        first.append(UnixTime(5), vec![End::Disabled { user: user(1) }]).unwrap();
         first.append(UnixTime(7), vec![End::Revoked { revocation: revocation.clone() }]).unwrap();
         let second = EndsJournal::open(&folder, keys(1)).unwrap();
         second
@@ -306,6 +308,8 @@ mod tests {
             .unwrap();
         let expected = [
             DatedEnd { at: UnixTime(5), end: End::Disabled { user: user(1) } },
+            // Written again: another gateway could have enabled it.
+            DatedEnd { at: UnixTime(6), end: End::Disabled { user: user(1) } },
             DatedEnd { at: UnixTime(6), end: End::Enabled { user: user(1) } },
             DatedEnd { at: UnixTime(7), end: End::Revoked { revocation } },
         ];
@@ -339,7 +343,7 @@ mod tests {
             assert!(ends_in(folder.path(), &keys).is_err(), "{order:?}");
         }
         fs::write(&file, &whole[..whole.len() - 9]).unwrap();
-        let read = read(&[file.clone()], &|public| keys.knows(public)).unwrap();
+        let read = read(std::slice::from_ref(&file), &|public| keys.knows(public)).unwrap();
         assert_eq!((read.ends.len(), read.torn), (2, vec![file]));
     }
 

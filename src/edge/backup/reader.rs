@@ -16,6 +16,10 @@ use super::installation::{InstallationKeys, is_signed};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Record, RecordKind, RecordSource, StoreError, VersionedRecord};
 
+/// How many names of secrets are kept for people, and how many characters of each.
+const MOST_NAMES: usize = 64;
+const MOST_OF_A_NAME: usize = 128;
+
 /// Which installation has signed a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignedBy {
@@ -168,7 +172,7 @@ impl<R: Read> BackupReader<R> {
     ///
     /// # Errors
     /// [`BackupError`]; nothing of the backup may be used then.
-    pub fn next(&mut self) -> Result<Option<Chunk>, BackupError> {
+    pub fn next_chunk(&mut self) -> Result<Option<Chunk>, BackupError> {
         if self.checked.is_some() {
             return Ok(None);
         }
@@ -183,7 +187,7 @@ impl<R: Read> BackupReader<R> {
                 let content = hex::decode(line.content.as_bytes()).map(Zeroizing::new);
                 let content = content.map_err(|_| self.damaged(at, "it holds no secret of the gateway"))?;
                 self.counts.secrets += 1;
-                self.secrets.push(line.name.clone());
+                note(&mut self.secrets, &line.name);
                 Ok(Some(Chunk::Secret(line.name, content)))
             }
             kind::TRAILER => self.end(at, digest, &payload).map(|()| None),
@@ -210,7 +214,7 @@ impl<R: Read> BackupReader<R> {
             let record = self.record(at, line)?;
             *self.kinds.entry(format::word(record.record.kind())).or_default() += 1;
             match &record.record {
-                Record::KeyCheck { file, check } if !check.is_empty() => self.needed.push(file.clone()),
+                Record::KeyCheck { file, check } if !check.is_empty() => note(&mut self.needed, file),
                 Record::ClockMark(mark) => self.highest = Some(mark.highest.max(mark.at)),
                 _ => {}
             }
@@ -246,7 +250,8 @@ impl<R: Read> BackupReader<R> {
                             at,
                             &format!("a record of kind `{}` cannot be read: {error}", head.kind),
                         )),
-                        _ => Err(newer(head.version, &head.kind)),
+                        // Of unknown origin: nothing of it may reach a terminal as it is.
+                        _ => Err(newer(head.version, &head.kind.escape_default().to_string())),
                     }
                 }
                 Err(_) => Err(self.damaged(at, "a line of it is no record")),
@@ -367,7 +372,7 @@ fn fill(input: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
 /// [`BackupError`].
 pub fn check<R: Read>(input: R, told: &mut dyn FnMut(u64)) -> Result<CheckedBackup, BackupError> {
     let mut reader = BackupReader::begin(input)?;
-    while reader.next()?.is_some() {
+    while reader.next_chunk()?.is_some() {
         told(reader.records());
     }
     reader.checked.take().ok_or_else(|| BackupError::Source("the backup has no end".to_owned()))
@@ -392,7 +397,7 @@ impl<R: Read + Send + 'static> RecordSource for BackupRecords<R> {
         // Files block.
         let read = tokio::task::spawn_blocking(move || {
             loop {
-                match reader.next() {
+                match reader.next_chunk() {
                     Ok(Some(Chunk::Records(records))) => return Ok((reader, records)),
                     Ok(Some(Chunk::Secret(..))) => {}
                     Ok(None) => return Ok((reader, Vec::new())),
@@ -404,5 +409,12 @@ impl<R: Read + Send + 'static> RecordSource for BackupRecords<R> {
         let (reader, records) = read.map_err(|error| StoreError::Unreadable(error.to_string()))?;
         self.0 = Some(reader);
         Ok(records)
+    }
+}
+
+/// Keeps a name for people, once. A file of unknown origin can have as many as it likes.
+fn note(names: &mut Vec<String>, name: &str) {
+    if names.len() < MOST_NAMES && !names.iter().any(|known| known == name) {
+        names.push(name.chars().take(MOST_OF_A_NAME).collect());
     }
 }

@@ -435,7 +435,7 @@ mod tests {
                             .commit(vec![Change::CreateSession(pair.1.clone()), Change::CreateUser(pair.0)])
                             .await
                             .unwrap();
-                        if commits % 3 != 0 {
+                        if !commits.is_multiple_of(3) {
                             store.commit(vec![Change::DeleteUser(id)]).await.unwrap();
                         } else if commits > 97 {
                             let n = u128::from(writer * 1_000_000 + (commits + 1) % 97);
@@ -445,7 +445,7 @@ mod tests {
                                 .unwrap();
                         }
                         commits += 1;
-                        if commits % 97 == 0 {
+                        if commits.is_multiple_of(97) {
                             for n in 0..97 {
                                 let n = u128::from(writer * 1_000_000 + n);
                                 let gone = user(n, "x@example.com").id;

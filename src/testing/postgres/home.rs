@@ -49,6 +49,10 @@ impl Home {
         if let Some((user, group)) = run_as {
             chown(&path, Some(user), Some(group)).unwrap();
         }
+        #[allow(
+            clippy::zombie_processes,
+            reason = "it ends after this process, and removes what that has left"
+        )]
         let mut guardian = Command::new("sh")
             .args(["-c", GUARDIAN, "sh"])
             .arg(&path)
