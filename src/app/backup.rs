@@ -30,7 +30,8 @@ pub(super) fn kind(url: &StoreUrl) -> &'static str {
     }
 }
 
-/// The keys of this installation, derived from `vault.keys` and the vault's key that the gateway has made. Makes nothing.
+/// The keys of this installation, derived from `vault.keys` and the vault's key that the gateway has made. Makes nothing,
+/// and needs no database: beside one, `vault.keys` has all of them.
 ///
 /// # Errors
 /// There is none, or one cannot be read; as one printable text.
@@ -39,17 +40,20 @@ pub(super) fn installation(config: &Config, secrets: &dyn SecretStore) -> Result
     for text in &config.vault.keys {
         keys.push(Zeroizing::new(*config::vault_key(text).ok_or("a key of vault.keys is none")?));
     }
-    let own = secrets.read(OwnSecret::VaultKey).map_err(|error| format!("the secret in {error}"))?;
-    if own.is_some() {
-        keys.push(own_secrets::key(secrets, OwnSecret::VaultKey)?);
+    if matches!(config.store, StoreUrl::Sled(_)) {
+        let own = secrets.read(OwnSecret::VaultKey).map_err(|error| format!("the secret in {error}"))?;
+        if own.is_some() {
+            keys.push(own_secrets::key(secrets, OwnSecret::VaultKey)?);
+        }
     }
     InstallationKeys::derive(&keys)
 }
 
-/// The gateway's secrets that are kept, by the names of their files. Blocks.
-pub(super) fn kept_secrets(
-    secrets: &dyn SecretStore,
-) -> Result<Vec<(&'static str, Zeroizing<Vec<u8>>)>, String> {
+/// A secret by the name of its file.
+pub(super) type NamedSecret = (&'static str, Zeroizing<Vec<u8>>);
+
+/// The gateway's secrets that are kept. Blocks.
+pub(super) fn kept_secrets(secrets: &dyn SecretStore) -> Result<Vec<NamedSecret>, String> {
     let mut kept = Vec::new();
     for secret in SECRETS {
         let content = secrets.read(secret).map_err(|error| format!("the secret in {error}"))?;

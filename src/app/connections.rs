@@ -243,7 +243,12 @@ fn vault_keys(
     // A key that cannot be read is not replaced by a new one: reading it below returns the error.
     let made = matches!(secrets.read(OwnSecret::VaultKey), Ok(None));
     if keys.is_empty() || !made {
-        keys.push(own_secrets::secret(secrets, OwnSecret::VaultKey)?);
+        let own = own_secrets::secret(secrets, OwnSecret::VaultKey)?;
+        // It is listed as well where a data folder was moved into a database.
+        let is_own = |key: &SecretString| config::vault_key(key) == config::vault_key(&own);
+        if !keys.iter().any(is_own) {
+            keys.push(own);
+        }
         if made && !config.providers.is_empty() {
             notices.push(format!(
                 "a key that seals the tokens of providers was made: {}",

@@ -94,7 +94,7 @@ pub(crate) fn restore(
     // The whole of it, before anything is believed or written: its signature is at its end.
     let checked = check(&wish.file, wish.identity.as_deref(), &mut |records| told("checked", records))?;
     let keys = backup::installation(config, &*secrets);
-    admit(&checked, keys.as_ref().ok(), wish)?;
+    admit(&checked, keys.as_ref(), wish)?;
     let installation = checked.header.installation.clone();
     let is_known = |public: &str| {
         public == installation || wish.accept_foreign || keys.as_ref().is_ok_and(|keys| keys.knows(public))
@@ -160,15 +160,19 @@ impl RecordSource for Told<'_, '_, '_> {
 }
 
 /// Refuses a backup of another installation, unless the operator takes it.
-fn admit(backup: &CheckedBackup, keys: Option<&InstallationKeys>, wish: &RestoreWish) -> Result<(), String> {
+fn admit(
+    backup: &CheckedBackup,
+    keys: Result<&InstallationKeys, &String>,
+    wish: &RestoreWish,
+) -> Result<(), String> {
     let public = &backup.header.installation;
-    let is_own = keys.is_some_and(|keys| backup.signer(keys) == SignedBy::Own);
+    let is_own = keys.is_ok_and(|keys| backup.signer(keys) == SignedBy::Own);
     if is_own || wish.accept_foreign || wish.signed_by.as_ref() == Some(public) {
         return Ok(());
     }
     let have = match keys {
-        Some(keys) => format!("this installation is {}", keys.public()),
-        None => "this installation has no vault key yet, from which its own key is derived".to_owned(),
+        Ok(keys) => format!("this installation is {}", keys.public()),
+        Err(why) => format!("this installation has no key to compare it with: {why}"),
     };
     Err(format!(
         "{}: the backup is whole, and the installation {public} has signed it; {have}. A backup from elsewhere can hold any \
@@ -204,7 +208,7 @@ fn put_secrets(
     let input = open(&wish.file, wish.identity.as_deref())?;
     let mut reader = BackupReader::begin(input).map_err(|error| error.to_string())?;
     // They come before the first record.
-    while let Some(Chunk::Secret(name, content)) = reader.next().map_err(|error| error.to_string())? {
+    while let Some(Chunk::Secret(name, content)) = reader.next_chunk().map_err(|error| error.to_string())? {
         let Some(secret) = backup::SECRETS.into_iter().find(|secret| file_name(*secret) == name) else {
             notices.push(format!("the backup holds a secret `{name}` that this program does not know"));
             continue;
