@@ -173,6 +173,16 @@ pub trait Store: LeaseStore + Records {
     /// [`CommitError`]; then nothing was changed, or, for [`CommitError::Store`], nothing was promised.
     async fn commit(&self, changes: Vec<Change>) -> Result<Committed, CommitError>;
 
+    /// Waits until every revocation that was committed by now, by any gateway over this store, is in force at every replica
+    /// that serves it. To be awaited before a request is answered with success, or with "not there", for which nothing had
+    /// to be committed because another request has ended the same: that one may not have been acknowledged yet.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing may be answered as if it were in force.
+    async fn await_in_force(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// The position of the last commit that was acknowledged. Never blocks.
     fn position(&self) -> Position;
 

@@ -57,6 +57,10 @@ impl Accounts {
                 Which::All => true,
             })
             .collect();
+        if chosen.is_empty() {
+            // Ended by a request that may not be acknowledged yet.
+            self.store.await_in_force().await?;
+        }
         if chosen.is_empty() && matches!(which, Which::One(_)) {
             return Err(AccountError::NotFound("session"));
         }
@@ -94,6 +98,9 @@ impl Accounts {
             self.store.commit(self.ending(&session, "signed out").into()).await?;
             let about = About::session(user, id);
             self.note(&Source::Client(client), Action::Logout, Outcome::Success, about);
+        } else {
+            // Ended by a request that may not be acknowledged yet.
+            self.store.await_in_force().await?;
         }
         Ok(())
     }

@@ -193,6 +193,8 @@ impl Accounts {
             let mut user = before.clone();
             edit.apply(&mut user, self.now())?;
             if user == before {
+                // What is wanted was done by a request that may not be acknowledged yet.
+                self.store.await_in_force().await?;
                 return Ok(Decision::Unchanged((before, user, None)));
             }
             if edit.lengthens() {
@@ -248,7 +250,11 @@ impl Accounts {
     pub async fn delete_user(&self, request_id: &str, id: UserId) -> Result<(), AccountError> {
         let source = Source::Operator(request_id);
         let decide = || async {
-            let user = self.store.user(id).await?.ok_or(AccountError::NotFound("user"))?;
+            let Some(user) = self.store.user(id).await? else {
+                // Removed by a request that may not be acknowledged yet.
+                self.store.await_in_force().await?;
+                return Err(AccountError::NotFound("user"));
+            };
             Ok(Decision::Commit(self.deleting(&user).await?, ()))
         };
         // A conflict: a token of a connection was refreshed meanwhile.
@@ -319,6 +325,10 @@ impl Accounts {
             .iter()
             .filter(|session| !matches!(which, Which::One(one) if session.id != one))
             .collect();
+        if chosen.is_empty() {
+            // Ended by a request that may not be acknowledged yet.
+            self.store.await_in_force().await?;
+        }
         if chosen.is_empty() && matches!(which, Which::One(_)) {
             return Err(AccountError::NotFound("session"));
         }

@@ -52,6 +52,13 @@ impl Store for PostgresStore {
         self.feed().map_or(own, |feed| own.max(position(to_bigint(feed.reached()), 0)))
     }
 
+    async fn await_in_force(&self) -> Result<(), StoreError> {
+        match self.feed() {
+            Some(feed) => feed.settle().await,
+            None => Ok(()),
+        }
+    }
+
     async fn subscribe(&self, since: Position) -> Result<Box<dyn Subscription>, SubscriptionError> {
         let pool = self.reading()?.clone();
         Ok(Box::new(FeedSubscription::begin(pool, since).await?))

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::acknowledge::{Acknowledger, Sightings};
-use super::feed_calls::{EntryStands, FeedCalls, FeedEntry, FeedListener, FeedNews, FeedNotice, FeedPlace};
+use super::feed_calls::{
+    EntryStands, FeedCalls, FeedEntry, FeedListener, FeedNews, FeedNotice, FeedPlace, ReplicaRow,
+};
 use super::signals::{FeedClock, FeedSignals};
 use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{ConfirmedBy, ReplicaMeter, StoreError};
@@ -146,6 +148,22 @@ impl Feed {
     /// [`StoreError::Unavailable`]; the commit stands, and nothing is promised of it.
     pub async fn acknowledge(&self, position: u64, since: Duration) -> Result<ConfirmedBy, StoreError> {
         self.acknowledger.wait(position, since).await
+    }
+
+    /// Waits until everything that is in the feed by now, by whichever gateway, is in force at every replica.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`]: as [`Feed::acknowledge`], or the database does not answer.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let rows = self.calls.replicas().await?;
+        // Behind the answer: the head was visible before.
+        let since = (self.clock)();
+        let lacks =
+            |row: &ReplicaRow| !row.expired && row.position.is_some_and(|position| position < rows.head);
+        if rows.replicas.iter().any(lacks) {
+            self.acknowledge(rows.head, since).await?;
+        }
+        Ok(())
     }
 
     /// Forgets entries that are older than an hour and that every replica has confirmed. Returns how many.

@@ -162,6 +162,10 @@ impl Store for ObservedStore {
         work.await.map_err(|e| StoreError::Unavailable(e.to_string()))?
     }
 
+    async fn await_in_force(&self) -> Result<(), StoreError> {
+        self.observed("await_in_force", self.store.await_in_force()).await
+    }
+
     fn position(&self) -> Position {
         self.store.position()
     }

@@ -258,6 +258,7 @@ async fn logout(
             None
         }
         Err(Refusal::SessionOver) => {
+            state.accounts.await_in_force().await?;
             let mut response = done();
             session_cookies::forget(&state, &mut response)?;
             return Ok(response);

@@ -198,6 +198,8 @@ async fn sign_out(
         && let Person { user, session: Some(session) } = shown.person
     {
         state.accounts.end_browser_session(&client, user, session).await?;
+    } else {
+        state.accounts.await_in_force().await?;
     }
     let mut response = done();
     session_cookies::end_at(&settings, &host, &mut response)?;

@@ -99,7 +99,10 @@ async fn submit(State(state): SharedAuthState, asked: Asked, form: Form) -> Resp
     let target = ReturnTarget::parse(form.text(RETURN_TO), &state.browser);
     match owner(&state, &asked).await {
         Err(page) => page,
-        Ok(None) => forgotten(&state, redirect("signed_out", &address(&state, target.as_ref()))),
+        Ok(None) => match state.accounts.await_in_force().await {
+            Ok(()) => forgotten(&state, redirect("signed_out", &address(&state, target.as_ref()))),
+            Err(error) => failed(&state, &asked.headers, error.into()),
+        },
         Ok(Some(owner)) => signed_out(&state, &asked, &owner, target.as_ref()).await,
     }
 }
