@@ -44,6 +44,7 @@ impl SharedBackend {
             fail_open: fail_modes::serves_on(config),
             key_ring: self.secrets.ring_revision(),
             accept: options.accept.store_as_it_is,
+            accept_closed: options.accept.closed_source,
             folder: Some(settings.data.clone()),
         };
         let started = || Arc::new(ClusterReplica::start(Arc::clone(&self.feed), plan, sink));

@@ -112,6 +112,7 @@ fn plan(name: &str) -> ReplicaPlan {
         fail_open: false,
         key_ring: 0,
         accept: false,
+        accept_closed: false,
         folder: None,
     }
 }
@@ -337,8 +338,22 @@ async fn a_database_that_lost_commits_closes_those_that_had_them() {
             a.revoke(&n.to_string()).await;
         }
         database.client().await.batch_execute(&format!("BEGIN; {restore}; COMMIT")).await.unwrap();
+        let why = patiently("the closing", async {
+            loop {
+                match a.replica.state() {
+                    ReplicaState::Closed(why) => return why,
+                    _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        })
+        .await;
+        assert!(why.contains("lost commits"), "{why}");
         a.holds("the closing", |held| held.closed.is_some()).await;
-        assert!(matches!(a.replica.state(), ReplicaState::Closed(why) if why.contains("lost commits")));
+        // One that starts later has followed nothing, and is told.
+        let late = Member::start(&database, database.address, plan("late")).await;
+        let told = patiently("the closing", late.replica.serving()).await.unwrap_err();
+        assert_eq!(told, why);
+        drop(late);
         assert_eq!(a.until(), Duration::ZERO);
         patiently("the end of its row", async {
             while value(&database, "SELECT count(*) FROM palisade.replicas").await != "0" {
@@ -377,8 +392,24 @@ async fn a_restart_knows_what_was_followed_and_takes_an_operators_word() {
     let a = Member::start(&database, database.address, accepted).await;
     patiently("a start", a.replica.serving()).await.unwrap();
     assert_eq!(a.revoke("3").await.1, all(1));
-    // Another database than the one that the folder knows.
+    // It is not closed under a gateway that would go on admitting what is revoked elsewhere.
+    let close = "SELECT palisade.close_1('moved')";
+    assert_eq!(value(&database, close).await, "a");
     a.replica.leave().await;
+    assert_eq!(value(&database, close).await, "");
+    let closed = Member::start(&database, database.address, plan("closed")).await;
+    patiently("a refusal", async {
+        while !matches!(closed.replica.state(), ReplicaState::Starting(Some(why)) if why.contains("closed for writing")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    drop(closed);
+    let served = ReplicaPlan { accept_closed: true, ..plan("served") };
+    let served = Member::start(&database, database.address, served).await;
+    patiently("a start", served.replica.serving()).await.unwrap();
+    served.replica.leave().await;
+    // Another database than the one that the folder knows.
     let other = prepared(Cluster::shared()).await;
     let b = Member::start(&other, other.address, kept()).await;
     let why = patiently("the closing", b.replica.serving()).await.unwrap_err();

@@ -41,6 +41,7 @@ const EARLIEST_SERVER: u32 = 14_00_00;
 /// database's settings are: one says that a standby was not waited for.
 const WRITE: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '8s'; \
                      SET LOCAL lock_timeout = '4s'; SET LOCAL synchronous_commit = on; \
+                     SET LOCAL idle_in_transaction_session_timeout = '8s'; \
                      SET LOCAL client_min_messages = 'warning'; ";
 
 /// A row of an answer in text: `None` is NULL.

@@ -45,6 +45,9 @@ pub struct FeedNews {
     /// Whether the entry of the place is still there, in the snapshot of the entries: what is behind another one
     /// belongs to another history.
     pub standing: EntryStands,
+    /// Rises when a standby takes over, and never falls; `None` where the server does not tell.
+    #[serde(default)]
+    pub timeline: Option<u64>,
     /// The head, of one snapshot with the entries.
     pub head: FeedPlace,
     /// In their order; not up to the head when there are many.
@@ -114,6 +117,10 @@ pub struct RegisterCall {
     pub lease_ms: u64,
     pub fail_open: bool,
     pub key_ring: u64,
+    /// The operator's word that the database is to be taken as it is, whatever replicas have found it to have lost.
+    pub accept: bool,
+    /// The operator's word that a store which is closed for writing is served.
+    pub accept_closed: bool,
     /// What it has applied last, in this run or in the one before.
     #[serde(flatten)]
     pub place: Option<FeedPlace>,
@@ -124,6 +131,9 @@ pub struct RegisterCall {
 pub struct RegisterAnswer {
     /// The id of the installation that the database belongs to.
     pub installation: Uuid,
+    /// What a replica has found the database to have lost.
+    #[serde(default)]
+    pub lost: Option<String>,
     pub news: FeedNews,
     pub members: ReplicaRows,
 }
@@ -205,6 +215,12 @@ pub trait FeedCalls: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn expire(&self, id: Uuid, confirms: u64) -> Result<bool, StoreError>;
+
+    /// Says for all replicas what the database has lost, until an operator's word ([`RegisterCall::accept`]).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn lost(&self, why: &str) -> Result<(), StoreError>;
 
     /// Removes the row of a replica that believes no token any more.
     ///

@@ -97,6 +97,10 @@ impl FeedCalls for FeedDatabase {
         self.write("expire_1", &asked).await?.ok_or_else(nothing)
     }
 
+    async fn lost(&self, why: &str) -> Result<(), StoreError> {
+        self.write::<_, bool>("lost_1", &serde_json::json!({ "why": why })).await.map(drop)
+    }
+
     async fn leave(&self, id: Uuid) -> Result<(), StoreError> {
         self.write::<_, bool>("leave_1", &serde_json::json!({ "id": id })).await.map(drop)
     }

@@ -52,6 +52,8 @@ pub struct Kept {
     head: FeedPlace,
     feed: Vec<FeedEntry>,
     set: Vec<Revocation>,
+    pub timeline: Option<u64>,
+    pub lost: Option<String>,
     pub rows: Vec<ReplicaRow>,
 }
 
@@ -71,7 +73,15 @@ impl FakeDatabase {
     pub fn new() -> Arc<FakeDatabase> {
         let head = FeedPlace { position: 0, entry: Uuid::now_v7() };
         let installation = Uuid::now_v7();
-        let kept = Kept { installation, head, feed: Vec::new(), set: Vec::new(), rows: Vec::new() };
+        let kept = Kept {
+            installation,
+            head,
+            feed: Vec::new(),
+            set: Vec::new(),
+            timeline: Some(1),
+            lost: None,
+            rows: Vec::new(),
+        };
         let notices = broadcast::Sender::new(1024);
         Arc::new(FakeDatabase { kept: Mutex::new(kept), locks: Mutex::default(), notices })
     }
@@ -122,7 +132,12 @@ impl Kept {
     fn news(&self, place: Option<FeedPlace>) -> FeedNews {
         let since = place.map_or(u64::MAX, |place| place.position);
         let entries = self.feed.iter().filter(|entry| entry.position > since).take(5).cloned();
-        FeedNews { standing: self.standing(place), head: self.head, entries: entries.collect() }
+        FeedNews {
+            standing: self.standing(place),
+            timeline: self.timeline,
+            head: self.head,
+            entries: entries.collect(),
+        }
     }
 
     fn members(&self) -> ReplicaRows {
@@ -226,13 +241,15 @@ impl Link {
 impl FeedCalls for Link {
     async fn register(&self, asked: &RegisterCall) -> Result<RegisterAnswer, StoreError> {
         let (place, asked) = (asked.place, asked.clone());
-        let id = asked.id;
+        let (id, accepts) = (asked.id, asked.accept);
         let read = move |kept: &Kept| RegisterAnswer {
             installation: kept.installation,
+            lost: kept.lost.clone().filter(|_| !accepts),
             news: kept.news(place),
             members: kept.members(),
         };
         let write = move |kept: &mut Kept| {
+            kept.lost = kept.lost.take().filter(|_| !asked.accept);
             kept.rows.retain(|row| !asked.former.contains(&row.id));
             kept.rows.push(ReplicaRow {
                 id: asked.id,
@@ -257,6 +274,9 @@ impl FeedCalls for Link {
         let read = move |kept: &Kept| ConfirmAnswer { news: kept.news(place), members: kept.members() };
         let write = move |kept: &mut Kept| {
             let stood = kept.standing(place) != EntryStands::Gone;
+            if kept.lost.is_some() {
+                return false;
+            }
             let Some(row) = kept.rows.iter_mut().find(|row| row.id == asked.id && !row.expired) else {
                 return false;
             };
@@ -286,6 +306,16 @@ impl FeedCalls for Link {
             true
         };
         Ok(self.transact(id, |_| (), write).await.1)
+    }
+
+    async fn lost(&self, why: &str) -> Result<(), StoreError> {
+        let why = why.to_owned();
+        let write = move |kept: &mut Kept| {
+            kept.lost.get_or_insert(why);
+            true
+        };
+        self.transact(Uuid::nil(), |_| (), write).await;
+        Ok(())
     }
 
     async fn leave(&self, id: Uuid) -> Result<(), StoreError> {

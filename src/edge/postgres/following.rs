@@ -95,6 +95,7 @@ impl Inner {
         self.feed.meter.confirmation(outcome, begun.elapsed());
         let answer = answer?.ok_or(RegistrationEnd::Expired)?;
         self.saw(&answer.members);
+        kept.has_timeline(&answer.news)?;
         let head = answer.news.head.position;
         let revocations = confirmed_news(followed, &answer.news)?;
         self.apply(followed, kept, &revocations);

@@ -48,12 +48,20 @@ impl PostgresStore {
         Ok(rows.first().map(|row| column(row, 0)).transpose()?.flatten())
     }
 
-    /// Holds for every gateway: a commit reads the mark, and none is under way when it is set.
+    /// Holds for every gateway: a commit and a registration read the mark, and none is under way when it is set.
     pub(super) async fn close_for(&self, what: Option<String>) -> Result<(), StoreError> {
-        let what = what
-            .map_or("NULL".to_owned(), |what| format!("convert_from({}, 'UTF8')", bytea(what.as_bytes())));
-        let sql =
-            format!("SELECT palisade.hold_commits(); UPDATE palisade.installation SET closed_for = {what}");
-        self.write(&sql).await.map(drop)
+        let Some(what) = what else {
+            let sql = "SELECT palisade.hold_commits(); UPDATE palisade.installation SET closed_for = NULL";
+            return self.write(sql).await.map(drop);
+        };
+        let sql = format!("SELECT palisade.close_1(convert_from({}, 'UTF8'))", bytea(what.as_bytes()));
+        let answer = self.write(&sql).await?.into_iter().flatten().next().flatten().unwrap_or_default();
+        match answer.as_str() {
+            "" => Ok(()),
+            serving => Err(StoreError::Unavailable(format!(
+                "gateways serve this store: {serving}. Stop them first, so that none admits what is revoked elsewhere from now on. \
+                 One that was killed counts for a minute"
+            ))),
+        }
     }
 }

@@ -28,7 +28,9 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::feed::{Feed, FeedFault, Followed};
-use super::feed_calls::{EntryStands, FeedPlace, RegisterAnswer, RegisterCall, ReplicaRow, ReplicaRows};
+use super::feed_calls::{
+    EntryStands, FeedNews, FeedPlace, RegisterAnswer, RegisterCall, ReplicaRow, ReplicaRows,
+};
 use super::migrations::PROGRAM;
 use super::witness::{FeedWitness, WitnessFile};
 use palisade_core::ports::{FeedSink, RecordFormats, ReplicaFormats, StoreError};
@@ -58,6 +60,8 @@ pub struct ReplicaPlan {
     /// The operator's word that the database is to be taken as it is, though it has lost what was followed before
     /// this start.
     pub accept: bool,
+    /// The operator's word that a store which is closed for writing is served.
+    pub accept_closed: bool,
     /// Where its local files are.
     pub folder: Option<PathBuf>,
 }
@@ -216,7 +220,10 @@ pub(super) enum RegistrationEnd {
     /// The others have counted it as gone.
     Expired,
     Failed(StoreError),
+    /// The database has lost what was followed.
     WentBack(String),
+    /// It is another database than the one that was followed.
+    AnotherDatabase(String),
 }
 
 impl From<StoreError> for RegistrationEnd {
@@ -236,9 +243,25 @@ pub(super) struct Kept {
     pub(super) loading: Option<Loading>,
     /// Which database it is that was followed.
     pub(super) installation: Option<Uuid>,
+    /// The last timeline that was seen.
+    pub(super) timeline: Option<u64>,
     /// Until when it is believed.
     pub(super) believed: Duration,
     pub(super) witnessed: Option<(FeedPlace, Duration)>,
+}
+
+impl Kept {
+    /// Takes in the timeline of a server that has committed something.
+    pub(super) fn has_timeline(&mut self, news: &FeedNews) -> Result<(), RegistrationEnd> {
+        let Some(timeline) = news.timeline else { return Ok(()) };
+        if let Some(before) = self.timeline.filter(|before| timeline < *before) {
+            return Err(RegistrationEnd::WentBack(format!(
+                "the database is on timeline {timeline}, and was on timeline {before} before: a server that another one has taken                  over from answers again, or an older copy was restored"
+            )));
+        }
+        self.timeline = Some(timeline);
+        Ok(())
+    }
 }
 
 /// How far the reading of the whole set is.
@@ -297,6 +320,14 @@ impl Inner {
                     });
                 }
                 RegistrationEnd::WentBack(why) => {
+                    // Those that start later, and have followed nothing, could not know.
+                    if let Err(error) = timed(CALL, self.feed.calls.lost(&why)).await {
+                        tracing::warn!(%error, "the other replicas could not be told what the database has lost");
+                    }
+                    self.close(kept, why).await;
+                    return;
+                }
+                RegistrationEnd::AnotherDatabase(why) => {
                     self.close(kept, why).await;
                     return;
                 }
@@ -354,12 +385,16 @@ impl Inner {
         let (registered, place) = self.register(kept, id, witness.as_ref()).await?;
         let before = witness.as_ref().map(|witness| witness.installation).or(kept.installation);
         if before.is_some_and(|before| before != registered.installation) {
-            return Err(RegistrationEnd::WentBack(
+            return Err(RegistrationEnd::AnotherDatabase(
                 "the database is another one than the one that was followed before, and may lack revocations"
                     .to_owned(),
             ));
         }
         kept.installation = Some(registered.installation);
+        if let Some(lost) = registered.lost {
+            return Err(RegistrationEnd::WentBack(lost));
+        }
+        kept.has_timeline(&registered.news)?;
         if let Some(place) = place {
             self.compare(place, &registered)?;
         }
@@ -411,6 +446,9 @@ impl Inner {
             lease_ms: u64::try_from(self.plan.lease.as_millis()).unwrap_or(u64::MAX),
             fail_open: self.fail_open.load(Ordering::Acquire),
             key_ring: self.key_ring.load(Ordering::Acquire),
+            // It is about what was before this start.
+            accept: self.plan.accept && kept.installation.is_none(),
+            accept_closed: self.plan.accept_closed,
             place,
         };
         // Before it is sent: what comes of it may stay unknown.

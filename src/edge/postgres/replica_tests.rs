@@ -21,6 +21,7 @@ fn plan(name: &str) -> ReplicaPlan {
         fail_open: false,
         key_ring: 0,
         accept: false,
+        accept_closed: false,
         folder: None,
     }
 }
@@ -86,6 +87,42 @@ async fn a_revocation_is_acknowledged_once_every_replica_has_it() {
     assert!(members.iter().all(|member| member.sink.has(position) && member.sink.has(1)));
     let rows = members[0].replica.rows();
     assert_eq!(rows.replicas.iter().map(|row| &*row.name).collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+/// A second request that finds done what a first one has committed must not be answered before that is acknowledged.
+#[tokio::test(start_paused = true)]
+async fn what_another_gateway_has_committed_is_waited_for_as_well() {
+    let world = World::new();
+    let (a, b) = (world.member("a").await, world.member("b").await);
+    let blind = world.member("blind").await;
+    a.feed.settle().await.unwrap();
+    blind.link.way.send_replace(Way::Cut);
+    let position = world.database.commit();
+    let since = (world.clock)();
+    b.feed.settle().await.unwrap();
+    assert!((world.clock)() - since > LEASE / 2 && blind.sink.left().is_zero() && !blind.sink.has(position));
+    world.checked.acknowledged(position);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_another_one_has_taken_over_from_closes_the_replicas() {
+    let world = World::new();
+    let a = world.member("a").await;
+    world.database.kept().timeline = Some(2);
+    tokio::time::sleep(LEASE).await;
+    assert!(!a.sink.left().is_zero(), "a standby that has taken over is believed");
+    world.database.kept().timeline = Some(1);
+    tokio::time::sleep(LEASE).await;
+    assert!(matches!(a.replica.state(), ReplicaState::Closed(why) if why.contains("timeline 1")));
+    assert!(a.sink.left().is_zero());
+    // One that starts later has followed nothing, and is told.
+    let late = world.member_on(Link::new(&world.database, 7, 1, true), plan("late"));
+    assert!(late.replica.serving().await.unwrap_err().contains("timeline 1"));
+    let accepted = ReplicaPlan { accept: true, ..plan("accepted") };
+    let accepted = world.member_on(Link::new(&world.database, 7, 1, true), accepted);
+    accepted.replica.serving().await.unwrap();
+    let next = world.member("next").await;
+    assert_eq!(world.revoke(&next).await.1, all(2));
 }
 
 #[tokio::test(start_paused = true)]

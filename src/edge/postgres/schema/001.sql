@@ -7,7 +7,9 @@ CREATE TABLE palisade.installation (
     -- An import has begun and has not come to its end: nothing else is read or written.
     importing boolean NOT NULL DEFAULT false,
     -- Why nothing is written any more, until an operator says otherwise.
-    closed_for text NULL
+    closed_for text NULL,
+    -- What a replica has found the database to have lost: until an operator's word no replica believes any token.
+    lost text NULL
 );
 INSERT INTO palisade.installation DEFAULT VALUES;
 

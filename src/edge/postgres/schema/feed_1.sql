@@ -31,10 +31,20 @@ CREATE FUNCTION palisade.entry_stands_1(place bigint, own uuid) RETURNS text LAN
   FROM palisade.head
 $$;
 
+-- The timeline of the server, which rises when a standby takes over; NULL where the service does not tell.
+CREATE FUNCTION palisade.timeline_1() RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN ('x' || substring(pg_walfile_name(pg_current_wal_lsn()) FROM 1 FOR 8))::bit(32)::bigint;
+EXCEPTION WHEN OTHERS THEN
+  RETURN NULL;
+END
+$$;
+
 -- The head, and up to `count` entries behind `since`. `own`: the entry that stood there.
 CREATE FUNCTION palisade.entries_1(since bigint, own uuid, count int) RETURNS json LANGUAGE sql STABLE AS $$
   SELECT json_build_object(
     'standing', palisade.entry_stands_1(since, own),
+    'timeline', palisade.timeline_1(),
     'head', (SELECT json_build_object('position', position, 'entry', entry) FROM palisade.head),
     'entries', COALESCE((SELECT json_agg(json_build_object(
         'position', f.position, 'entry', f.entry, 'revocations', convert_from(f.body, 'UTF8')::json) ORDER BY f.position)
@@ -45,8 +55,18 @@ $$;
 CREATE FUNCTION palisade.register_1(request text) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
   asked json := convert_from(decode(request, 'base64'), 'UTF8')::json;
+  here palisade.installation;
 BEGIN
   PERFORM palisade.admit_program((asked->>'program')::int);
+  -- As a commit does: none is closed for in between.
+  PERFORM palisade.in_commit();
+  IF (asked->>'accept')::boolean THEN
+    UPDATE palisade.installation SET lost = NULL WHERE lost IS NOT NULL;
+  END IF;
+  SELECT * INTO STRICT here FROM palisade.installation;
+  IF here.closed_for IS NOT NULL AND NOT (asked->>'accept_closed')::boolean THEN
+    RAISE EXCEPTION 'the store is closed for writing: %', here.closed_for USING ERRCODE = 'PX004';
+  END IF;
   DELETE FROM palisade.replicas WHERE id IN (SELECT f::uuid FROM json_array_elements_text(asked->'former') f)
     OR expired_at IS NOT NULL AND (name = asked->>'name' OR expired_at < clock_timestamp() - interval '1 day');
   INSERT INTO palisade.replicas
@@ -54,15 +74,16 @@ BEGIN
   VALUES ((asked->>'id')::uuid, asked->>'name', (asked->>'program')::int, asked->>'formats', NULL, 0,
     (asked->>'lease_ms')::int, (asked->>'fail_open')::boolean, (asked->>'key_ring')::bigint, clock_timestamp(), clock_timestamp());
   RETURN json_build_object(
-    'installation', (SELECT id FROM palisade.installation),
+    'installation', here.id,
+    'lost', here.lost,
     -- NULL: nothing was followed before, and no entries are asked for.
     'news', palisade.entries_1((asked->>'position')::bigint, (asked->>'entry')::uuid, 500),
     'members', palisade.replicas_1());
 END
 $$;
 
--- Says that a replica lives, and up to where it has applied the feed. NULL: it is not registered, or was counted as
--- gone. A replica whose last entry does not stand is not moved.
+-- Says that a replica lives, and up to where it has applied the feed. NULL: it is not registered, was counted as gone, or
+-- has to register again because the database has lost something. A replica whose last entry does not stand is not moved.
 CREATE FUNCTION palisade.confirm_1(request text) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
   asked json := convert_from(decode(request, 'base64'), 'UTF8')::json;
@@ -72,7 +93,7 @@ DECLARE
   before bigint;
 BEGIN
   SELECT position INTO before FROM palisade.replicas WHERE id = own AND expired_at IS NULL FOR UPDATE;
-  IF NOT FOUND THEN
+  IF NOT FOUND OR EXISTS (SELECT FROM palisade.installation WHERE lost IS NOT NULL) THEN
     RETURN NULL;
   END IF;
   stood := palisade.entry_stands_1(at, (asked->>'entry')::uuid);
@@ -104,6 +125,31 @@ BEGIN
   END IF;
   DELETE FROM palisade.replicas WHERE id = own AND confirms = seen AND expired_at IS NULL;
   RETURN to_json(FOUND);
+END
+$$;
+
+-- Says for all replicas, and for those that start later, that the database has lost something.
+CREATE FUNCTION palisade.lost_1(request text) RETURNS json LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE palisade.installation SET lost = convert_from(decode(request, 'base64'), 'UTF8')::json->>'why' WHERE lost IS NULL;
+  RETURN to_json(FOUND);
+END
+$$;
+
+-- Closes the store for writing. Not while replicas serve it, which would go on admitting what is revoked elsewhere:
+-- returns their names then, and '' otherwise. One that has not confirmed for a minute more than its lease is gone.
+CREATE FUNCTION palisade.close_1(what text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+  serving text;
+BEGIN
+  PERFORM palisade.hold_commits();
+  DELETE FROM palisade.replicas
+    WHERE confirmed_at < clock_timestamp() - make_interval(secs => lease_ms / 1000.0 + 60);
+  SELECT string_agg(name, ', ' ORDER BY name) INTO serving FROM palisade.replicas;
+  IF serving IS NULL THEN
+    UPDATE palisade.installation SET closed_for = what;
+  END IF;
+  RETURN coalesce(serving, '');
 END
 $$;
 
