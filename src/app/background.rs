@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::ends::DatedJournal;
 use super::state::ProcessState;
 use crate::edge::entropy::SystemEntropy;
 use crate::edge::jwt::{Clocks, SigningKeyRing};
@@ -40,6 +41,8 @@ const SWEEPER: Duration = Duration::from_secs(150);
 const LOOK_AT_TOTALS: Duration = Duration::from_secs(60);
 /// How often it is looked whether another replica has changed the ring of signing keys.
 const LOOK_AT_RING: Duration = Duration::from_secs(1);
+/// How often a journal of ends that could not be written is tried again.
+const RETRY_ENDS: Duration = Duration::from_secs(1);
 /// How often the wall clock is compared with the uptime.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// How often the end of the certificate is looked at.
@@ -224,6 +227,20 @@ pub(super) async fn follow_ring(ring: SigningKeyRing, clock: Arc<dyn Clock>) {
                 ),
                 Err(error) => tracing::debug!(%error, "tokens.algorithm is not in force yet"),
             },
+        }
+    }
+}
+
+/// Writes the ends that could not be written when they came.
+pub(super) async fn retry_ends(journal: Arc<DatedJournal>) {
+    let mut ticks = tokio::time::interval(RETRY_ENDS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if journal.is_failing() {
+            let journal = Arc::clone(&journal);
+            // It says in the log what came of it.
+            let _ = tokio::task::spawn_blocking(move || journal.retry()).await;
         }
     }
 }

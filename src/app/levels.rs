@@ -24,6 +24,7 @@ pub(super) fn probe(
     let (live, streams) = (Arc::clone(live), Arc::clone(streams));
     let (clock, capacity) = (Arc::clone(&state.clock), Arc::clone(&state.capacity));
     let (store, revocations) = (Arc::clone(&state.store), Arc::clone(&state.revocations));
+    let ends = state.ends.clone();
     Arc::new(move || {
         let live = live.load();
         let mut upstreams = Vec::new();
@@ -44,6 +45,7 @@ pub(super) fn probe(
                 ("no_room", status.compactions.no_room),
                 ("failed", status.compactions.failed),
             ],
+            ends_pending: ends.as_ref().map_or(0, |journal| journal.pending()) as u64,
             open_streams: streams.open() as u64,
             upstreams,
             machine: machine_levels(&capacity, acceptor.as_ref(), &clock.standing()),

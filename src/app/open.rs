@@ -7,8 +7,9 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::backend::Backend;
+use super::ends::{self, DatedJournal};
 use super::options::Options;
-use super::{closed, ends, files, key_checks, secrets, shared, warnings};
+use super::{closed, files, key_checks, secrets, shared, warnings};
 use crate::config::{Config, StoreUrl};
 use crate::edge::clock::uptime;
 use crate::edge::data_dir;
@@ -21,7 +22,7 @@ use crate::edge::store::{
 use crate::edge::telemetry::Meters;
 use crate::edge::telemetry::metrics::Metrics;
 use palisade_core::domain::lease::LeaseHolder;
-use palisade_core::ports::{Clock, EndsKeeper, Entropy, FeedSink, OwnSecret, SecretStore, Store};
+use palisade_core::ports::{Clock, Entropy, FeedSink, OwnSecret, SecretStore, Store};
 use palisade_core::service::clock::{GuardedClock, Uptime};
 
 /// What the phase made. Nothing runs yet beside the store's own threads.
@@ -35,6 +36,8 @@ pub(super) struct Opened {
     pub(super) backend: Backend,
     /// The store of `backend`, with what observes each commit.
     pub(super) store: Arc<dyn Store>,
+    /// The journal of ends, if one is kept.
+    pub(super) ends: Option<Arc<DatedJournal>>,
     pub(super) secrets: Arc<dyn SecretStore>,
     /// Where the feed of a store that replicas share leads to.
     pub(super) sink: Arc<dyn FeedSink>,
@@ -84,7 +87,7 @@ pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options
     let revocations = Arc::new(RevocationCache::new(uptime_of(&clock)));
     let revocations_changed = Arc::new(Notify::new());
     let ends = ends::keeper(&config, &*secrets, Arc::clone(&clock))?;
-    let (store, sink) = observed(&backend, &meters, &revocations, &revocations_changed, ends);
+    let (store, sink) = observed(&backend, &meters, &revocations, &revocations_changed, ends.clone());
     let clock = guard(clock, &*store).await?;
     let ring = SigningKeyRing::open(&config.tokens, Arc::clone(&secrets), clock.reading())
         .map_err(|error| error.to_string())?;
@@ -102,6 +105,7 @@ pub(super) async fn open(clock: Arc<dyn Clock>, config: Config, options: Options
         meters,
         backend,
         store,
+        ends,
         secrets,
         sink,
         revocations,
@@ -144,7 +148,7 @@ fn observed(
     meters: &Arc<Meters>,
     revocations: &Arc<RevocationCache>,
     changed: &Arc<Notify>,
-    ends: Option<Arc<dyn EndsKeeper>>,
+    ends: Option<Arc<DatedJournal>>,
 ) -> (Arc<dyn Store>, Arc<dyn FeedSink>) {
     let changed = Arc::clone(changed);
     let meter = Arc::new(MeterObserver(Arc::clone(meters) as _));

@@ -107,6 +107,12 @@ impl RunningGateway {
         if let Err(error) = self.operator.state.clock.write(&*self.backend.store()).await {
             tracing::warn!(%error, "the mark of the clock was not written; the next start takes it for a longer stop");
         }
+        if let Some(journal) = self.operator.state.ends.clone() {
+            let closing = tokio::task::spawn_blocking(move || journal.close());
+            if let Err(error) = closing.await {
+                tracing::error!(%error, "backup.journal was not closed");
+            }
+        }
         Box::pin(self.backend.leave()).await;
         // Closed, not dropped: a task that is being ended may hold on to it a moment longer.
         let backend = self.backend;

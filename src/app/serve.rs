@@ -211,6 +211,9 @@ fn background_tasks(
         spawn(background::sweep(Arc::clone(state))),
         spawn(background::tell_left_to_app(Arc::clone(&state.left_to_app))),
     ];
+    if let Some(journal) = &state.ends {
+        tasks.push(spawn(background::retry_ends(Arc::clone(journal))));
+    }
     if started.store.postgres().is_some() {
         tasks.push(spawn(background::follow_ring(state.ring.clone(), state.clock())));
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::ends::DatedJournal;
 use super::fail_modes;
 use crate::config::{Config, UpstreamOrigin};
 use crate::edge::demo;
@@ -36,6 +37,8 @@ pub(super) struct ProcessState {
     pub(super) ring: SigningKeyRing,
     pub(super) fetch: Arc<HttpFetch>,
     pub(super) store: Arc<dyn Store>,
+    /// The journal of ends, if one is kept.
+    pub(super) ends: Option<Arc<DatedJournal>>,
     pub(super) revocations: Arc<RevocationCache>,
     /// The issuers of the configuration in force, with their keys.
     pub(super) issuers: ArcSwap<Issuers>,

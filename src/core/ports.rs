@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::backups::{BackupBytes, BackupRefused, BackupRequest, Backups, EndsKeeper};
+pub use self::backups::{BackupBytes, BackupRefused, BackupRequest, Backups, EndsKeeper, EndsNotKept};
 pub use self::browser::{BrowserSessions, CookieFault, CookieSession, LiveCookie};
 pub use self::commits::{
     Acknowledgement, CommitError, Committed, ConfirmedBy, InForce, Position, Precondition, Revoked,

@@ -187,3 +187,95 @@ async fn a_backup_of_a_store_at_rest_is_the_same_and_a_closed_store_serves_by_a_
     assert_eq!(program.admin("GET", &format!("/admin/v1/users/{id}"), &Value::Null).await.0, 200);
     account(&program, "eve").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_is_not_acknowledged_while_the_journal_cannot_be_written() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    fs::write(folder.join("config.toml"), config(&upstream, "[backup]\njournal = \"ends\"\n")).unwrap();
+    fs::write(folder.join("ends"), "").unwrap();
+    let mut start = palisade();
+    let start = start.args(["run", "--config"]).arg(folder.join("config.toml")).current_dir(folder);
+    let why = refused(start);
+    assert!(why.contains("backup.journal"), "{why}");
+    fs::remove_file(folder.join("ends")).unwrap();
+
+    let program = Program::start(folder);
+    let ids = [account(&program, "ann").await, account(&program, "bob").await];
+    let token = mint(&program, "ann").await;
+    let file = folder.join("one.palisade");
+    assert!(program.command(&["backup", file.to_str().unwrap()]).status.success());
+    fs::remove_dir(folder.join("ends")).unwrap();
+    fs::write(folder.join("ends"), "").unwrap();
+    let revocation = json!({"token": token});
+    for _ in 0..2 {
+        let (code, answer) = program.admin("POST", "/admin/v1/revocations", &revocation).await;
+        assert_eq!((code, &answer["code"]), (503, &"store_unavailable".into()), "{answer}");
+        assert!(answer["detail"].as_str().unwrap().contains("backup.journal"), "{answer}");
+    }
+    assert_eq!(program.status("/", &token).await, 401, "it is in force");
+    let erase = |id: &str| format!("/admin/v1/users/{id}");
+    assert_eq!(program.admin("DELETE", &erase(&ids[0]), &Value::Null).await.0, 503);
+    assert!(program.metric("palisade_backup_journal_pending").await >= 3);
+    account(&program, "eve").await;
+    assert_eq!(program.metric("palisade_revocations_stale").await, 0);
+
+    fs::remove_file(folder.join("ends")).unwrap();
+    fs::create_dir(folder.join("ends")).unwrap();
+    let told = program.until_it_says("backup.journal is written again");
+    assert_eq!(told.matches("backup.journal cannot be written: changes").count(), 1, "{told}");
+    assert_eq!(program.metric("palisade_backup_journal_pending").await, 0);
+    assert_eq!(program.admin("DELETE", &erase(&ids[1]), &Value::Null).await.0, 204);
+    assert!(program.stop().success());
+
+    let restored = beside(folder, &SECRETS);
+    let ends = folder.join("ends");
+    let arguments = ["restore", file.to_str().unwrap(), "--without-cutoff", "--ends", ends.to_str().unwrap()];
+    let done = offline(restored.path(), &arguments);
+    assert!(done.status.success(), "{}", said(&done));
+    let program = Program::start(restored.path());
+    assert_eq!(program.status("/", &token).await, 401);
+    for id in &ids {
+        assert_eq!(program.admin("GET", &erase(id), &Value::Null).await.0, 404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_takes_the_journals_of_several_gateways() {
+    let upstream = Upstream::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let journal = |name: &str| {
+        let more = format!("[backup]\njournal = \"{name}\"\n");
+        fs::write(folder.join("config.toml"), config(&upstream, &more)).unwrap();
+    };
+    journal("a");
+    let program = Program::start(folder);
+    let ids =
+        [account(&program, "ann").await, account(&program, "bob").await, account(&program, "eve").await];
+    let file = folder.join("one.palisade");
+    assert!(program.command(&["backup", file.to_str().unwrap()]).status.success());
+    let erase = |id: &str| format!("/admin/v1/users/{id}");
+    assert_eq!(program.admin("DELETE", &erase(&ids[0]), &Value::Null).await.0, 204);
+    assert!(program.stop().success());
+    journal("b");
+    let program = Program::start(folder);
+    assert_eq!(program.admin("DELETE", &erase(&ids[1]), &Value::Null).await.0, 204);
+    assert!(program.stop().success());
+
+    let [a, b] = ["a", "b"].map(|name| folder.join(name).to_str().unwrap().to_owned());
+    for (journals, found) in
+        [(&["--ends", &*a][..], [404, 200, 200]), (&["--ends", &*a, "--ends", &*b], [404, 404, 200])]
+    {
+        let restored = beside(folder, &SECRETS);
+        let arguments = [&["restore", file.to_str().unwrap()], journals].concat();
+        let done = offline(restored.path(), &arguments);
+        assert!(done.status.success(), "{}", said(&done));
+        let program = Program::start(restored.path());
+        for (id, expected) in ids.iter().zip(found) {
+            let (code, _) = program.admin("GET", &erase(id), &Value::Null).await;
+            assert_eq!(code, expected, "{journals:?}");
+        }
+    }
+}

@@ -6,10 +6,18 @@ use crate::domain::ends::End;
 
 /// Keeps what has ended outside of the store, for a restore of an older backup.
 pub trait EndsKeeper: Send + Sync {
-    /// Keeps the ends of one commit, durably. Blocks. The commit stands in any case: what cannot be kept is the keeper's
-    /// own to tell.
-    fn keep(&self, ends: Vec<End>);
+    /// Keeps the ends of one commit, durably, and those before it that could not be kept yet. Blocks. The commit stands in
+    /// any case.
+    ///
+    /// # Errors
+    /// [`EndsNotKept`]: the commit must not be acknowledged. The keeper tries again by itself.
+    fn keep(&self, ends: Vec<End>) -> Result<(), EndsNotKept>;
 }
+
+/// Why ends are not kept: what the file system said.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct EndsNotKept(pub String);
 
 /// What backup is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

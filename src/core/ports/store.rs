@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
+use super::backups::EndsNotKept;
 use super::commits::{CommitError, Committed, Position, Precondition, Subscription, SubscriptionError};
 use super::formats::OlderReplica;
 use super::leases::LeaseStore;
@@ -42,6 +43,10 @@ pub enum StoreError {
     /// Nothing was written.
     #[error(transparent)]
     OlderReplica(#[from] OlderReplica),
+    /// The commit is durable and in force, but what it has ended is not in the journal of ends, so a restore could undo it.
+    /// The caller must not acknowledge it.
+    #[error("the change was made, but backup.journal cannot be written: {0}")]
+    EndsNotKept(#[from] EndsNotKept),
 }
 
 /// One part of a commit.

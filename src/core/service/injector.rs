@@ -44,9 +44,9 @@ fn fault(error: &ConnectionError) -> InjectFault {
             InjectFault::Unavailable { reason, retry_after: Some(many.retry_after) }
         }
         ConnectionError::Conflict
-        | ConnectionError::Store(StoreError::Unavailable(_) | StoreError::OlderReplica(_)) => {
-            InjectFault::Unavailable { reason, retry_after: None }
-        }
+        | ConnectionError::Store(
+            StoreError::Unavailable(_) | StoreError::OlderReplica(_) | StoreError::EndsNotKept(_),
+        ) => InjectFault::Unavailable { reason, retry_after: None },
         ConnectionError::Provider {
             kind: FaultKind::Misconfigured | FaultKind::ProviderError | FaultKind::PluginFailed,
             ..

@@ -38,6 +38,11 @@ pub(super) fn store(error: &StoreError) -> Failure {
             let detail = "the store does not answer, so it is not known that this was done; try again";
             Failure::new(503, "store_unavailable", detail)
         }
+        StoreError::EndsNotKept(_) => {
+            let detail = "this was done, but the journal of ends (backup.journal) cannot be written, so that a restore could \
+                          undo it; try again";
+            Failure::new(503, "store_unavailable", detail)
+        }
         StoreError::OlderReplica(older) => {
             let program = older.program;
             let detail = format!(
@@ -234,7 +239,7 @@ mod tests {
     use palisade_core::domain::email::EmailAddress;
     use palisade_core::domain::groups::Groups;
     use palisade_core::domain::username::Username;
-    use palisade_core::ports::{OlderReplica, RecordKind};
+    use palisade_core::ports::{EndsNotKept, OlderReplica, RecordKind};
 
     /// One error after the other. A new one does not compile until it has its place here.
     fn after(error: Option<&AccountError>) -> Option<AccountError> {
@@ -276,7 +281,10 @@ mod tests {
                 let (replica, kind) = ("inside".to_owned(), RecordKind::User);
                 StoreError::from(OlderReplica { replica, program: 6, kind, version: 3, reads: 2 }).into()
             }
-            Some(AccountError::Store(StoreError::OlderReplica(_))) => SignError("inside".into()).into(),
+            Some(AccountError::Store(StoreError::OlderReplica(_))) => {
+                StoreError::from(EndsNotKept("inside".into())).into()
+            }
+            Some(AccountError::Store(StoreError::EndsNotKept(_))) => SignError("inside".into()).into(),
             Some(AccountError::Sign(_)) => return None,
         })
     }

@@ -158,9 +158,9 @@ mod tests {
             Some(ConnectionError::Store(StoreError::Unreadable(_))) => {
                 StoreError::Newer("inside".into()).into()
             }
-            Some(ConnectionError::Store(StoreError::Newer(_) | StoreError::OlderReplica(_))) => {
-                ConnectionError::InvalidState
-            }
+            Some(ConnectionError::Store(
+                StoreError::Newer(_) | StoreError::OlderReplica(_) | StoreError::EndsNotKept(_),
+            )) => ConnectionError::InvalidState,
             Some(ConnectionError::InvalidState) => return None,
         })
     }

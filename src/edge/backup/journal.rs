@@ -2,15 +2,18 @@
 //! an older backup does not bring it back to life.
 //!
 //! Each run of a gateway appends to a file of its own in the folder, `ends-SECONDS-RANDOM.jsonl`, and syncs a line before
-//! the change is answered. A line is a JSON object, a tab and an Ed25519 signature by the installation, over the id of the
-//! file, the number of the line and the object: no line can be changed, added, taken out from between others or put
-//! elsewhere. Lines at the end can be cut off, and files removed: the journal is no witness of its own length.
+//! the change is answered. Several gateways may write into one folder.
+//!
+//! A line is a JSON object, a tab and an Ed25519 signature by the installation, over the id of the file, the number of the
+//! line and the object: no line can be changed, added, taken out from between others or put elsewhere. Lines at the end can
+//! be cut off, and files removed: the journal is no witness of its own length.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +27,8 @@ use palisade_core::domain::time::UnixTime;
 const SIGNED: &[u8] = b"palisade ends 1\0";
 /// The form of the file that this program writes.
 const VERSION: u32 = 1;
-/// How many ends wait in memory while the journal cannot be written.
+/// How many ends wait in memory while the journal cannot be written. Beyond it the oldest are forgotten: none of them was
+/// acknowledged.
 const MOST_WAITING: usize = 100_000;
 
 /// The first line.
@@ -52,6 +56,8 @@ pub struct EndsJournal {
     folder: PathBuf,
     keys: Arc<InstallationKeys>,
     open: Mutex<OpenJournal>,
+    /// How many ends wait: that of `open`, read without its lock, which is held while the disk is waited for.
+    pending: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -61,10 +67,13 @@ struct OpenJournal {
     lines: u64,
     /// Bytes that are whole and synced.
     length: u64,
-    /// Accounts whose last line is that they are disabled.
+    /// Accounts that are disabled, as far as this journal knows: most changes of accounts that are not disabled end no
+    /// such state, and are not written.
     disabled: BTreeSet<UserId>,
     /// Ends that could not be written yet.
     waiting: VecDeque<DatedEnd>,
+    /// How many were forgotten since there were too many.
+    forgotten: u64,
 }
 
 impl EndsJournal {
@@ -85,18 +94,19 @@ impl EndsJournal {
             }
         }
         let open = Mutex::new(OpenJournal { disabled, ..OpenJournal::default() });
-        Ok(EndsJournal { folder: folder.to_owned(), keys, open })
+        Ok(EndsJournal { folder: folder.to_owned(), keys, open, pending: AtomicUsize::new(0) })
     }
 
     /// Appends ends and syncs them. Those that could not be written before come first. Blocks.
     ///
     /// # Errors
-    /// What the file system said; the ends wait in memory for the next call, unless they are too many.
+    /// What the file system said; the ends wait in memory for the next try ([`EndsJournal::retry`]).
     pub fn append(&self, at: UnixTime, ends: Vec<End>) -> Result<(), JournalError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut concerns_journal = false;
         for end in ends {
             let is_news = match &end {
-                // Written again each time: another gateway may have enabled the account meanwhile.
+                // Always: another gateway may have written meanwhile that the account is enabled.
                 End::Disabled { user } => {
                     open.disabled.insert(*user);
                     true
@@ -104,31 +114,70 @@ impl EndsJournal {
                 End::Enabled { user } => open.disabled.remove(user),
                 _ => true,
             };
+            // One that waits already is a change that is repeated since it was not acknowledged.
+            concerns_journal |= is_news || open.waiting.iter().any(|waiting| waiting.end == end);
             if is_news {
                 open.waiting.push_back(DatedEnd { at, end });
             }
         }
-        if open.waiting.is_empty() {
-            return Ok(());
+        if concerns_journal { self.flush(&mut open, at) } else { Ok(()) }
+    }
+
+    /// Writes what could not be written before, if there is such a thing. Returns how many ends it wrote. Blocks.
+    ///
+    /// # Errors
+    /// As [`EndsJournal::append`].
+    pub fn retry(&self, at: UnixTime) -> Result<usize, JournalError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.waiting.len();
+        if count > 0 {
+            self.flush(&mut open, at)?;
         }
-        let written = self.write(&mut open, at);
-        let failed = |error: io::Error| JournalError { file: self.folder.clone(), what: error.to_string() };
-        match written {
+        Ok(count)
+    }
+
+    /// How many ends could not be written yet. Does not block.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::Relaxed)
+    }
+
+    fn flush(&self, open: &mut OpenJournal, at: UnixTime) -> Result<(), JournalError> {
+        let written = self.write(open, at);
+        match &written {
             Ok(()) => {
                 open.waiting.clear();
-                Ok(())
+                let forgotten = std::mem::take(&mut open.forgotten);
+                if forgotten > 0 {
+                    tracing::error!(
+                        forgotten,
+                        "backup.journal lacks ends that came while it could not be written, none of which was acknowledged: a \
+                         restore of a backup from before would undo them; make a new backup"
+                    );
+                }
             }
-            Err(error) => {
-                let lost = open.waiting.len().saturating_sub(MOST_WAITING);
-                open.waiting.drain(..lost);
-                // What is behind the last whole line would be taken for damage.
-                open.file = None;
-                Err(failed(error))
+            Err(_) => {
+                abandon(open);
+                while open.waiting.len() > MOST_WAITING {
+                    open.forgotten += 1;
+                    if let Some(DatedEnd { end: End::Enabled { user }, .. }) = open.waiting.pop_front() {
+                        // So that it is written when it is repeated.
+                        open.disabled.insert(user);
+                    }
+                }
             }
         }
+        self.pending.store(open.waiting.len(), Ordering::Relaxed);
+        written.map_err(|error| JournalError { file: self.folder.clone(), what: error.to_string() })
     }
 
     fn write(&self, open: &mut OpenJournal, at: UnixTime) -> io::Result<()> {
+        if let Some((file, _)) = &open.file {
+            // What is written into a file that was removed would be gone.
+            if file.metadata()?.nlink() == 0 {
+                open.file = None;
+            }
+        }
         if open.file.is_none() {
             self.begin(open, at)?;
         }
@@ -152,7 +201,10 @@ impl EndsJournal {
         getrandom::fill(&mut id).map_err(|error| io::Error::other(error.to_string()))?;
         open.id = hex::encode(id);
         let path = self.folder.join(format!("ends-{at}-{}.jsonl", &open.id[..8]));
-        let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&path)?;
+        (open.lines, open.length) = (0, 0);
+        // From here on a failure removes it.
+        let (file, _) = open.file.insert((file, path));
         let head = Head {
             palisade_ends: VERSION,
             id: open.id.clone(),
@@ -165,7 +217,6 @@ impl EndsJournal {
         file.sync_all()?;
         File::open(&self.folder)?.sync_all()?;
         (open.lines, open.length) = (1, text.len() as u64);
-        open.file = Some((file, path));
         Ok(())
     }
 
@@ -177,6 +228,17 @@ impl EndsJournal {
         text.extend_from_slice(hex::encode(signature).as_bytes());
         text.push(b'\n');
         Ok(())
+    }
+}
+
+/// Leaves the file of this run after a failure: what is behind its last whole line would be taken for damage, and after a
+/// failed sync it is not known what is on the disk. The next try makes another file. One without an end is removed, so that
+/// a journal that is tried again and again leaves no trail of files.
+fn abandon(open: &mut OpenJournal) {
+    let Some((file, path)) = open.file.take() else { return };
+    let cleaned = if open.lines > 1 { file.set_len(open.length) } else { fs::remove_file(&path) };
+    if let Err(error) = cleaned {
+        tracing::debug!(%error, file = %path.display(), "an unfinished file of backup.journal stays");
     }
 }
 
@@ -288,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_is_read_again_and_no_account_is_enabled_that_was_not_disabled() {
+    fn what_has_ended_is_read_again_and_only_news_are_written() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("ends");
         let revocation = Revocation {
@@ -300,16 +362,16 @@ mod tests {
         let first = EndsJournal::open(&folder, keys(1)).unwrap();
         first.append(UnixTime(5), vec![End::Enabled { user: user(1) }]).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "no file without an end");
-        first.append(UnixTime(5), vec![End::Disabled { user: user(1) }]).unwrap();
+        first
+            .append(UnixTime(5), vec![End::Disabled { user: user(1) }, End::Enabled { user: user(2) }])
+            .unwrap();
         first.append(UnixTime(7), vec![End::Revoked { revocation: revocation.clone() }]).unwrap();
         let second = EndsJournal::open(&folder, keys(1)).unwrap();
         second
-            .append(UnixTime(6), vec![End::Disabled { user: user(1) }, End::Enabled { user: user(1) }])
+            .append(UnixTime(6), vec![End::Enabled { user: user(1) }, End::Enabled { user: user(1) }])
             .unwrap();
         let expected = [
             DatedEnd { at: UnixTime(5), end: End::Disabled { user: user(1) } },
-            // Written again: another gateway could have enabled it.
-            DatedEnd { at: UnixTime(6), end: End::Disabled { user: user(1) } },
             DatedEnd { at: UnixTime(6), end: End::Enabled { user: user(1) } },
             DatedEnd { at: UnixTime(7), end: End::Revoked { revocation } },
         ];
@@ -347,15 +409,117 @@ mod tests {
         assert_eq!((read.ends.len(), read.torn), (2, vec![file]));
     }
 
-    #[test]
-    fn what_could_not_be_written_comes_with_the_next_one() {
+    /// A journal whose folder has given way to a file.
+    fn blocked() -> (tempfile::TempDir, PathBuf, EndsJournal) {
         let outer = tempfile::tempdir().unwrap();
         let folder = outer.path().join("ends");
         let journal = EndsJournal::open(&folder, keys(1)).unwrap();
         fs::remove_dir(&folder).unwrap();
+        fs::write(&folder, "").unwrap();
+        (outer, folder, journal)
+    }
+
+    fn unblock(folder: &Path) {
+        fs::remove_file(folder).unwrap();
+        fs::create_dir(folder).unwrap();
+    }
+
+    #[test]
+    fn what_could_not_be_written_comes_with_the_next_one() {
+        let (_outer, folder, journal) = blocked();
         assert!(journal.append(UnixTime(5), vec![End::Erased { user: user(1) }]).is_err());
-        fs::create_dir(&folder).unwrap();
+        assert!(journal.retry(UnixTime(5)).is_err());
+        assert_eq!(journal.pending(), 1);
+        unblock(&folder);
         journal.append(UnixTime(6), vec![End::Erased { user: user(2) }]).unwrap();
-        assert_eq!(ends_in(&folder, &keys(1)).unwrap().len(), 2);
+        let expected =
+            [(5, 1), (6, 2)].map(|(at, n)| DatedEnd { at: UnixTime(at), end: End::Erased { user: user(n) } });
+        assert_eq!(ends_in(&folder, &keys(1)).unwrap(), expected);
+        assert_eq!((journal.pending(), journal.retry(UnixTime(7)).unwrap()), (0, 0));
+    }
+
+    #[test]
+    fn a_change_that_is_repeated_is_not_taken_for_written_while_it_waits() {
+        let (_outer, folder, journal) = blocked();
+        let (off, on) = (End::Disabled { user: user(1) }, End::Enabled { user: user(1) });
+        for end in [&off, &off, &on, &on] {
+            assert!(journal.append(UnixTime(5), vec![end.clone()]).is_err(), "{end:?}");
+        }
+        journal.append(UnixTime(5), vec![End::Enabled { user: user(2) }]).unwrap();
+        unblock(&folder);
+        assert_eq!(journal.retry(UnixTime(6)).unwrap(), 3);
+        assert_eq!(ends_in(&folder, &keys(1)).unwrap().last().unwrap().end, on);
+    }
+
+    #[test]
+    fn failures_leave_no_trail_of_files_and_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = EndsJournal::open(folder.path(), keys(1)).unwrap();
+        let files = || fs::read_dir(folder.path()).unwrap().count();
+        for n in 0..2 {
+            // A file that takes no writes, as on a disk that is full: first with its head alone, then with an end.
+            let mut open = journal.open.lock().unwrap();
+            if n == 0 {
+                journal.begin(&mut open, UnixTime(5)).unwrap();
+            }
+            let (file, path) = open.file.take().unwrap();
+            drop(file);
+            open.file = Some((File::open(&path).unwrap(), path));
+            drop(open);
+            assert!(journal.append(UnixTime(5), vec![End::Erased { user: user(n) }]).is_err());
+            assert_eq!(files(), n as usize);
+            assert_eq!(journal.retry(UnixTime(6)).unwrap(), 1);
+        }
+        assert_eq!((ends_in(folder.path(), &keys(1)).unwrap().len(), files()), (2, 2));
+    }
+
+    #[test]
+    fn a_file_that_was_removed_takes_no_more_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = EndsJournal::open(folder.path(), keys(1)).unwrap();
+        journal.append(UnixTime(5), vec![End::Erased { user: user(1) }]).unwrap();
+        let file = fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
+        fs::remove_file(file).unwrap();
+        journal.append(UnixTime(6), vec![End::Erased { user: user(2) }]).unwrap();
+        assert_eq!(ends_in(folder.path(), &keys(1)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_beyond_the_bound_and_written_when_they_are_repeated() {
+        let (_outer, folder, journal) = blocked();
+        let (off, on) = (End::Disabled { user: user(1) }, End::Enabled { user: user(1) });
+        assert!(journal.append(UnixTime(5), vec![off, on.clone()]).is_err());
+        let more = (0..MOST_WAITING as u128).map(|n| End::Erased { user: user(n + 2) }).collect();
+        assert!(journal.append(UnixTime(5), more).is_err());
+        assert_eq!(journal.pending(), MOST_WAITING);
+        assert!(journal.append(UnixTime(5), vec![on.clone()]).is_err());
+        assert_eq!(journal.pending(), MOST_WAITING);
+        assert_eq!(journal.open.lock().unwrap().waiting.back().unwrap().end, on);
+        drop(folder);
+    }
+
+    #[test]
+    fn several_gateways_write_into_one_folder_or_each_into_its_own() {
+        let [shared, own] = [0; 2].map(|_| tempfile::tempdir().unwrap());
+        let open = |folder: &tempfile::TempDir| EndsJournal::open(folder.path(), keys(1)).unwrap();
+        let journals = [open(&shared), open(&shared), open(&own)];
+        let disabled = End::Disabled { user: user(9) };
+        // In the same second, and in turn.
+        for round in 0..2 {
+            for (n, journal) in (0..).zip(&journals) {
+                journal.append(UnixTime(5), vec![End::Erased { user: user(10 * round + n) }]).unwrap();
+            }
+        }
+        journals[0].append(UnixTime(6), vec![disabled.clone()]).unwrap();
+        journals[1].append(UnixTime(7), vec![disabled.clone()]).unwrap();
+        journals[1].append(UnixTime(8), vec![End::Enabled { user: user(9) }]).unwrap();
+        // The first has not heard that the account was enabled: what it ends is written all the same.
+        journals[0].append(UnixTime(9), vec![disabled.clone()]).unwrap();
+        assert_eq!(fs::read_dir(shared.path()).unwrap().count(), 2);
+        let folders = [shared.path().to_owned(), own.path().to_owned()];
+        let keys = keys(1);
+        let read = read(&folders, &|public| keys.knows(public)).unwrap().ends;
+        assert_eq!(read.len(), 10);
+        assert_eq!(read.last().unwrap().end, disabled);
     }
 }

@@ -1,5 +1,5 @@
 //! Any store, and what looks on: it is told of each call, of each revocation and of each sweep. It must change no
-//! answer.
+//! answer, but that a commit is not acknowledged before what it has ended is kept ([`EndsKeeper`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::trusted_time::Mark;
 use palisade_core::domain::username::Username;
 use palisade_core::ports::{
-    Change, CommitError, Committed, Compacted, EndsKeeper, ImportError, InForce, Meter, Position,
-    RecordCursor, RecordPage, RecordSource, Records, SharedNotes, Store, StoreError, StoreStatus,
+    Change, CommitError, Committed, Compacted, EndsKeeper, EndsNotKept, ImportError, InForce, Meter,
+    Position, RecordCursor, RecordPage, RecordSource, Records, SharedNotes, Store, StoreError, StoreStatus,
     Subscription, SubscriptionError, Swept, Upgrade,
 };
 use palisade_core::service::ends::ends_of;
@@ -153,8 +153,11 @@ impl Store for ObservedStore {
                 let revoked: Vec<Revocation> = in_force.among(&committed.revocations).cloned().collect();
                 let ends = ends_of(&changes, &revoked);
                 if !ends.is_empty() {
-                    // Files block. One that breaks off has told why; the commit stands.
-                    let _ = tokio::task::spawn_blocking(move || keeper.keep(ends)).await;
+                    // Files block.
+                    let kept = tokio::task::spawn_blocking(move || keeper.keep(ends)).await;
+                    kept.map_err(|error| EndsNotKept(error.to_string()))
+                        .flatten()
+                        .map_err(StoreError::from)?;
                 }
             }
             Ok(committed)
@@ -348,6 +351,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use palisade_core::domain::ends::End;
     use palisade_core::ports::Ended;
     use palisade_testing::fakes::{FakeStore, NOW};
 
@@ -384,5 +388,37 @@ mod tests {
         let expected =
             [("commit", true), ("version", true), ("commit", true), ("sweep", true), ("commit", false)];
         assert_eq!(told, expected);
+    }
+
+    /// Fails, as often as it is asked; or keeps.
+    #[derive(Default)]
+    struct Keeper {
+        fails: std::sync::atomic::AtomicBool,
+        kept: Mutex<Vec<End>>,
+    }
+
+    impl EndsKeeper for Keeper {
+        fn keep(&self, ends: Vec<End>) -> Result<(), EndsNotKept> {
+            self.kept.lock().unwrap().extend(ends);
+            match self.fails.load(std::sync::atomic::Ordering::Relaxed) {
+                true => Err(EndsNotKept("no room".to_owned())),
+                false => Ok(()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_whose_ends_are_not_kept_stands_and_is_not_acknowledged() {
+        let (inner, keeper) = (Arc::new(FakeStore::default()), Arc::new(Keeper::default()));
+        let store = ObservedStore::new(inner.clone(), Vec::new()).with_ends(keeper.clone());
+        keeper.fails.store(true, std::sync::atomic::Ordering::Relaxed);
+        let outcome = store.raise_version("i", "ann", NOW, NOW, None).await;
+        assert!(matches!(outcome, Err(StoreError::EndsNotKept(_))), "{outcome:?}");
+        assert_eq!(inner.version("i", "ann").await.unwrap(), 1);
+        let nothing = store.commit(Vec::new()).await;
+        assert!(nothing.is_ok(), "a commit that ends nothing is answered as ever: {nothing:?}");
+        keeper.fails.store(false, std::sync::atomic::Ordering::Relaxed);
+        store.raise_version("i", "ann", NOW, NOW, None).await.unwrap();
+        assert_eq!(keeper.kept.lock().unwrap().len(), 2);
     }
 }

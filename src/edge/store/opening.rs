@@ -281,6 +281,7 @@ fn judge(
         Err(StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why)) => why,
         // One process has the store to itself.
         Err(StoreError::OlderReplica(why)) => why.to_string(),
+        Err(StoreError::EndsNotKept(why)) => why.to_string(),
     };
     Err(OpenError::corrupt(dir, format!("the file `{}` is damaged ({why})", trees.generation().name("db"))))
 }

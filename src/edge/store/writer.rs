@@ -160,6 +160,7 @@ fn commit(shared: &StoreState, batch: Vec<Queued>) -> Result<(), String> {
         }
         // One process has the store to itself.
         Ok(Err(StoreError::OlderReplica(why))) => Some(why.to_string()),
+        Ok(Err(StoreError::EndsNotKept(why))) => Some(why.to_string()),
         Err(_) => Some("the storage engine gave up in the middle of a write".to_owned()),
     };
     shared.told_by(trees);

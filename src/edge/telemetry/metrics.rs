@@ -39,6 +39,8 @@ pub struct Levels {
     pub store_live_bytes: u64,
     /// Compactions of the store since the start, by outcome.
     pub store_compactions: [(&'static str, u64); 3],
+    /// Ends that wait for the journal.
+    pub ends_pending: u64,
     /// Streams and WebSockets open.
     pub open_streams: u64,
     pub upstreams: Vec<UpstreamLevel>,
@@ -86,6 +88,7 @@ pub struct Metrics {
     store_bytes: IntGauge,
     store_live_bytes: IntGauge,
     store_compactions: IntCounterVec,
+    ends_pending: IntGauge,
     open_streams: IntGauge,
     upstreams: IntGaugeVec,
     machine: MachineMeters,
@@ -217,6 +220,10 @@ impl Metrics {
             "Compactions of the store, by outcome: done, no_room (on the disk) or failed.",
             &["outcome"],
         )?;
+        let ends_pending = gauge(
+            "palisade_backup_journal_pending",
+            "Ends that were committed, and are not in backup.journal since it cannot be written; 0: all are.",
+        )?;
         let open_streams = gauge("palisade_open_streams", "Event streams and WebSockets open now.")?;
         let upstreams = gauges(
             "palisade_upstream_healthy",
@@ -260,6 +267,7 @@ impl Metrics {
             store_bytes,
             store_live_bytes,
             store_compactions,
+            ends_pending,
             open_streams,
             upstreams,
             machine,
@@ -311,6 +319,7 @@ impl Metrics {
             let counter = self.store_compactions.with_label_values(&[*outcome]);
             counter.inc_by(count.saturating_sub(counter.get()));
         }
+        self.ends_pending.set(clamp(levels.ends_pending));
         self.open_streams.set(clamp(levels.open_streams));
         self.machine.set(&levels.machine);
         self.lease.set(&levels.lease);
@@ -491,6 +500,7 @@ mod tests {
             store_bytes: 8,
             store_live_bytes: 6,
             store_compactions: [("done", 2), ("no_room", 0), ("failed", 1)],
+            ends_pending: 5,
             open_streams: 9,
             upstreams,
             ..Levels::default()
@@ -505,6 +515,7 @@ mod tests {
             "not counted twice"
         );
         assert!(text.contains("palisade_open_streams 9\n"));
+        assert!(text.contains("palisade_backup_journal_pending 5\n"));
         assert!(text.contains("palisade_upstream_healthy{route=\"app\",upstream=\"u:1\"} 0\n"));
         metrics.set_probe(Arc::new(Levels::default));
         assert!(!metrics.text().contains("u:1"));
