@@ -314,6 +314,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 30);
+        assert_eq!(count, 31);
     }
 }
