@@ -6,8 +6,8 @@ use crate::domain::ends::End;
 
 /// Keeps what has ended outside of the store, for a restore of an older backup.
 pub trait EndsKeeper: Send + Sync {
-    /// Keeps the ends of one commit, durably, and those before it that could not be kept yet. Blocks. The commit stands in
-    /// any case.
+    /// Keeps the ends of one commit, durably, and those before it that could not be kept yet; with none, those before it.
+    /// Blocks. The commit stands in any case.
     ///
     /// # Errors
     /// [`EndsNotKept`]: the commit must not be acknowledged. The keeper tries again by itself.

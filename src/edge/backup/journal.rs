@@ -97,13 +97,13 @@ impl EndsJournal {
         Ok(EndsJournal { folder: folder.to_owned(), keys, open, pending: AtomicUsize::new(0) })
     }
 
-    /// Appends ends and syncs them. Those that could not be written before come first. Blocks.
+    /// Appends ends and syncs them. Those that could not be written before come first; with no ends, they alone. Blocks.
     ///
     /// # Errors
     /// What the file system said; the ends wait in memory for the next try ([`EndsJournal::retry`]).
     pub fn append(&self, at: UnixTime, ends: Vec<End>) -> Result<(), JournalError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut concerns_journal = false;
+        let mut concerns_journal = ends.is_empty() && !open.waiting.is_empty();
         for end in ends {
             let is_news = match &end {
                 // Always: another gateway may have written meanwhile that the account is enabled.
@@ -442,9 +442,11 @@ mod tests {
     fn a_change_that_is_repeated_is_not_taken_for_written_while_it_waits() {
         let (_outer, folder, journal) = blocked();
         let (off, on) = (End::Disabled { user: user(1) }, End::Enabled { user: user(1) });
+        journal.append(UnixTime(5), Vec::new()).unwrap();
         for end in [&off, &off, &on, &on] {
             assert!(journal.append(UnixTime(5), vec![end.clone()]).is_err(), "{end:?}");
         }
+        assert!(journal.append(UnixTime(5), Vec::new()).is_err());
         journal.append(UnixTime(5), vec![End::Enabled { user: user(2) }]).unwrap();
         unblock(&folder);
         assert_eq!(journal.retry(UnixTime(6)).unwrap(), 3);

@@ -11,6 +11,7 @@ use palisade_core::domain::account::{User, UserId};
 use palisade_core::domain::audit::Event;
 use palisade_core::domain::connection::{Connection, ConnectionId};
 use palisade_core::domain::email::EmailAddress;
+use palisade_core::domain::ends::End;
 use palisade_core::domain::link::Link;
 use palisade_core::domain::mail::Mail;
 use palisade_core::domain::mail_cap::{Mailbox, MailboxId};
@@ -90,6 +91,13 @@ impl ObservedStore {
     }
 }
 
+/// Keeps ends, with all that waited before them.
+async fn keep(keeper: Arc<dyn EndsKeeper>, ends: Vec<End>) -> Result<(), StoreError> {
+    // Files block.
+    let kept = tokio::task::spawn_blocking(move || keeper.keep(ends)).await;
+    Ok(kept.map_err(|error| EndsNotKept(error.to_string())).flatten()?)
+}
+
 #[async_trait]
 impl Records for ObservedStore {
     async fn records(&self, after: Option<RecordCursor>, limit: usize) -> Result<RecordPage, StoreError> {
@@ -153,11 +161,7 @@ impl Store for ObservedStore {
                 let revoked: Vec<Revocation> = in_force.among(&committed.revocations).cloned().collect();
                 let ends = ends_of(&changes, &revoked);
                 if !ends.is_empty() {
-                    // Files block.
-                    let kept = tokio::task::spawn_blocking(move || keeper.keep(ends)).await;
-                    kept.map_err(|error| EndsNotKept(error.to_string()))
-                        .flatten()
-                        .map_err(StoreError::from)?;
+                    keep(keeper, ends).await?;
                 }
             }
             Ok(committed)
@@ -166,7 +170,11 @@ impl Store for ObservedStore {
     }
 
     async fn await_in_force(&self) -> Result<(), StoreError> {
-        self.observed("await_in_force", self.store.await_in_force()).await
+        self.observed("await_in_force", self.store.await_in_force()).await?;
+        match self.ends.clone() {
+            Some(keeper) => keep(keeper, Vec::new()).await,
+            None => Ok(()),
+        }
     }
 
     fn position(&self) -> Position {
@@ -351,7 +359,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use palisade_core::domain::ends::End;
     use palisade_core::ports::Ended;
     use palisade_testing::fakes::{FakeStore, NOW};
 
@@ -415,6 +422,8 @@ mod tests {
         let outcome = store.raise_version("i", "ann", NOW, NOW, None).await;
         assert!(matches!(outcome, Err(StoreError::EndsNotKept(_))), "{outcome:?}");
         assert_eq!(inner.version("i", "ann").await.unwrap(), 1);
+        let repeated = store.await_in_force().await;
+        assert!(matches!(repeated, Err(StoreError::EndsNotKept(_))), "nothing is left to do: {repeated:?}");
         let nothing = store.commit(Vec::new()).await;
         assert!(nothing.is_ok(), "a commit that ends nothing is answered as ever: {nothing:?}");
         keeper.fails.store(false, std::sync::atomic::Ordering::Relaxed);
