@@ -136,6 +136,7 @@ pub const ROOMS: &[Room] = &[
             "sha2",
             "thiserror",
             "tokio",
+            "tracing",
             "zeroize",
         ],
     },

@@ -302,14 +302,6 @@ impl Accounts {
         self.clock.now()
     }
 
-    /// [`crate::ports::Store::await_in_force`], for an endpoint that says that a session is over which it did not end.
-    ///
-    /// # Errors
-    /// [`AccountError::Store`].
-    pub async fn await_in_force(&self) -> Result<(), AccountError> {
-        Ok(self.store.await_in_force().await?)
-    }
-
     pub(super) fn note(&self, from: &Source<'_>, action: Action, outcome: Outcome, about: About) {
         self.audit.record(from.event(self.entropy.uuid(), self.now(), action, outcome, about));
     }

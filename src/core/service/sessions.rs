@@ -37,6 +37,14 @@ impl Accounts {
         Ok(is_past || self.is_cut(session).await?)
     }
 
+    /// [`crate::ports::Store::await_in_force`], for an endpoint that says that a session is over which it did not end.
+    ///
+    /// # Errors
+    /// [`AccountError::Store`].
+    pub async fn await_in_force(&self) -> Result<(), AccountError> {
+        Ok(self.store.await_in_force().await?)
+    }
+
     /// Ends sessions of the caller's.
     ///
     /// # Errors

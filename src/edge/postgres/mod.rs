@@ -30,6 +30,7 @@ mod feed_fakes;
 mod following;
 mod import;
 mod import_rows;
+mod kept;
 mod leases;
 pub mod migrations;
 mod moving;
