@@ -157,6 +157,10 @@ pub fn words_of_state(state: &str, said: &str) -> String {
             "the connection pooler does not fit: a statement or a setting did not come to the server it was meant for; use PgBouncer in transaction or session mode"
         }
         "40001" | "40P01" => "other transactions came first, several times in a row",
+        "PX002" => "this program is older than the schema allows",
+        "PX004" => {
+            "the store is closed for writing, because its records are moved, or were moved, to another one: serve that one, or this one as it is by `palisade run --accept-closed-source`"
+        }
         _ => "the database answered with an error",
     };
     // Of these classes messages name roles, databases, relations and limits, and no value.
