@@ -387,6 +387,7 @@ async fn a_restart_knows_what_was_followed_and_takes_an_operators_word() {
     let a = Member::start(&database, database.address, kept()).await;
     let why = patiently("the closing", a.replica.serving()).await.unwrap_err();
     assert!(why.contains("lost commits"), "{why}");
+    a.replica.leave().await;
     drop(a);
     let accepted = ReplicaPlan { accept: true, ..kept() };
     let a = Member::start(&database, database.address, accepted).await;
