@@ -210,7 +210,7 @@ async fn a_database_that_is_read_only_or_out_of_connections_is_got_over() {
     let cluster = Cluster::plan().set("max_connections", "40").start();
     let database = cluster.database().await;
     let upstream = Upstream::start().await;
-    let gateway = Gateway::start(&database, &database.url(), upstream.address, "").await;
+    let gateway = &Gateway::start(&database, &database.url(), upstream.address, "").await;
     let (token, revoked) = (gateway.mint().await, gateway.mint().await);
     gateway.make_account().await;
     assert_eq!(gateway.revoke(&json!({"token": revoked})).await.0, 201);
@@ -249,7 +249,7 @@ async fn a_database_that_is_read_only_or_out_of_connections_is_got_over() {
         }
     };
     // More at once than it has connections for.
-    let revoking = tokens.iter().map(|token| async {
+    let revoking = tokens.iter().map(|token| async move {
         let (code, took) = gateway.revoke(&json!({"token": token})).await;
         assert!(matches!(code, 201 | 503) && took < REFUSED_WITHIN, "{code} after {took:?}");
         code == 201
