@@ -353,7 +353,7 @@ async fn a_database_that_lost_commits_closes_those_that_had_them() {
         let late = Member::start(&database, database.address, plan("late")).await;
         let told = patiently("the closing", late.replica.serving()).await.unwrap_err();
         assert_eq!(told, why);
-        drop(late);
+        late.replica.leave().await;
         assert_eq!(a.until(), Duration::ZERO);
         patiently("the end of its row", async {
             while value(&database, "SELECT count(*) FROM palisade.replicas").await != "0" {
