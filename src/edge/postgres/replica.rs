@@ -315,12 +315,14 @@ impl Inner {
         }
     }
 
+    /// Safe to cancel: an id is forgotten once its row is gone.
     async fn take_off(&self, kept: &mut Kept) {
-        for id in kept.former.drain(..) {
-            if let Ok(Err(error)) = timeout(CALL, self.feed.calls.leave(id)).await {
+        while let Some(id) = kept.former.last() {
+            if let Ok(Err(error)) = timeout(CALL, self.feed.calls.leave(*id)).await {
                 tracing::debug!(%error, "this replica could not be taken off the list; its lease will run out");
                 return;
             }
+            kept.former.pop();
         }
     }
 
