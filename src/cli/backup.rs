@@ -301,4 +301,12 @@ impl Progress {
             eprint!("\r\x1b[K");
         }
     }
+
+    /// Shows how many records `work` is through, for as long as it takes.
+    pub(super) fn of_records<T>(work: impl FnOnce(&mut (dyn FnMut(&'static str, u64) + Send)) -> T) -> T {
+        let mut progress = Progress::new();
+        let done = work(&mut |what, records| progress.told(&format!("{records} records {what}")));
+        progress.end();
+        done
+    }
 }

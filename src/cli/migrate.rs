@@ -9,7 +9,6 @@ use super::backup::Progress;
 use super::output::{Output, pretty};
 use crate::app::migrate::{self, MigrationReport};
 use crate::config::{self, Config};
-use crate::edge::backup::format::word;
 
 #[derive(Debug, Args)]
 pub(super) struct Migrate {
@@ -60,12 +59,7 @@ pub(super) fn run(config: &Path, command: &Migrate) -> Result<String, String> {
         Some(path) => with_store(&read(path)?, path, to, of(to))?,
         None => with_store(&text, config, to, of(to))?,
     };
-    let mut progress = Progress::new();
-    let report = migrate::migrate(&from, &target, &mut |what, records| {
-        progress.told(&format!("{records} records {what}"));
-    });
-    progress.end();
-    let report = report?;
+    let report = Progress::of_records(|told| migrate::migrate(&from, &target, told))?;
     report.notices.iter().for_each(|notice| eprintln!("warning: {notice}"));
     Ok(match command.output.json {
         true => pretty(&shown(&report)),
@@ -79,7 +73,7 @@ pub(super) fn run(config: &Path, command: &Migrate) -> Result<String, String> {
 
 fn shown(report: &MigrationReport) -> serde_json::Value {
     let kinds: serde_json::Map<String, serde_json::Value> =
-        report.kinds.iter().map(|(kind, count)| (word(*kind).to_owned(), json!(count))).collect();
+        report.kinds.iter().map(|(kind, count)| (kind.name().to_owned(), json!(count))).collect();
     json!({"records": report.records, "resumed": report.resumed, "kinds": kinds, "notices": report.notices})
 }
 

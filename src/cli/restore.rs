@@ -47,12 +47,7 @@ pub(super) fn run(config: &Path, command: Restore) -> Result<String, String> {
         accept_foreign: command.accept_foreign,
         signed_by: command.signed_by,
     };
-    let mut progress = Progress::new();
-    let report = restore::restore(&config, &wish, &mut |what, records| {
-        progress.told(&format!("{records} records {what}"));
-    });
-    progress.end();
-    let report = report?;
+    let report = Progress::of_records(|told| restore::restore(&config, &wish, told))?;
     report.notices.iter().for_each(|notice| eprintln!("warning: {notice}"));
     Ok(match command.output.json {
         true => pretty(&shown(&report)),

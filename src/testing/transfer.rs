@@ -438,3 +438,25 @@ pub async fn killed<P: AsRef<Path>>(
     }
     assert!(refused > 0, "no kill was within an import");
 }
+
+/// The accounts that a walk tells of and the owners of its sessions, each in order: of commits that make or end an account
+/// with its session, no walk may tell one without the other.
+pub async fn accounts_and_owners(walk: &mut dyn RecordSource) -> (Vec<UserId>, Vec<UserId>) {
+    let (mut accounts, mut owners) = (Vec::new(), Vec::new());
+    loop {
+        let page = walk.next_page().await.unwrap();
+        if page.is_empty() {
+            break;
+        }
+        for record in page {
+            match record.record {
+                Record::User(user) => accounts.push(user.id),
+                Record::Session(session) => owners.push(session.user),
+                _ => {}
+            }
+        }
+    }
+    accounts.sort();
+    owners.sort();
+    (accounts, owners)
+}

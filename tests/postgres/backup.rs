@@ -15,7 +15,7 @@ use palisade_core::ports::{
 };
 use palisade_testing::conformance::{session, user};
 use palisade_testing::postgres::Cluster;
-use palisade_testing::transfer::{Pages, Whole, every_record, exported};
+use palisade_testing::transfer::{Pages, Whole, accounts_and_owners, every_record, exported};
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
@@ -86,23 +86,8 @@ async fn no_snapshot_has_half_a_commit() {
         .collect();
     for _ in 0..10 {
         let mut snapshot: Box<dyn RecordSource> = Records::snapshot(&*store).await.unwrap();
-        let (mut users, mut sessions) = (Vec::new(), Vec::new());
-        loop {
-            let page = snapshot.next_page().await.unwrap();
-            if page.is_empty() {
-                break;
-            }
-            for record in page {
-                match record.record {
-                    Record::User(user) => users.push(user.id),
-                    Record::Session(session) => sessions.push(session.user),
-                    _ => {}
-                }
-            }
-        }
-        users.sort();
-        sessions.sort();
-        assert_eq!(users, sessions);
+        let (accounts, owners) = accounts_and_owners(&mut *snapshot).await;
+        assert_eq!(accounts, owners);
     }
     stop.store(true, Ordering::Relaxed);
     let mut commits = 0;

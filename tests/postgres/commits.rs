@@ -18,42 +18,20 @@ use palisade_core::ports::{Change, CommitError, Position, StoreError};
 use palisade_testing::conformance::{link, revocation, token, user};
 use palisade_testing::postgres::{Cluster, Database, Pooler, Way, Wire};
 use tokio::sync::Notify;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
-/// The longest that any step may take; a bound against hanging, never a measurement.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::place::{self, PATIENCE, settings_at, value};
 
 /// A writer of its own beside others, as one gateway has it.
 async fn writer(settings: &PostgresSettings, lanes: usize) -> CommitWriter {
     CommitWriter::start(DatabasePool::new(settings.with_size(lanes)).unwrap()).await.unwrap()
 }
 
-fn settings_at(database: &Database, address: std::net::SocketAddr) -> PostgresSettings {
-    PostgresSettings {
-        hosts: vec![(address.ip().to_string(), address.port())],
-        user: "palisade".to_owned(),
-        database: database.name.clone(),
-        password: None,
-        tls: DatabaseTls::Off,
-        size: 2,
-    }
-}
-
-/// A database with the schema.
+/// A database with the schema, and what it is reached by.
 async fn prepared(cluster: &Cluster) -> (Database, PostgresSettings) {
-    let database = cluster.database().await;
+    let database = place::prepared(cluster).await;
     let settings = settings_at(&database, database.address);
-    migrate(&DatabasePool::new(settings.clone()).unwrap()).await.unwrap();
     (database, settings)
-}
-
-pub(super) async fn value(client: &Client, sql: &str) -> String {
-    let messages = client.simple_query(sql).await.unwrap();
-    let mut rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
-        _ => None,
-    });
-    rows.next().unwrap_or_default()
 }
 
 /// Waits until a query answers so.

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
-use super::commits::{until, value};
+use super::commits::until;
 use super::lease::{Gateway, LEASE};
 use crate::place::settings;
+use crate::place::value;
 use crate::support::{PATIENCE, Upstream, body_of, exchange, field, status};
 
 /// What a busy machine may add to a lease before a test sees its end.

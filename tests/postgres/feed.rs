@@ -16,51 +16,24 @@ use palisade::edge::postgres::commit::feed_position;
 use palisade::edge::postgres::connect::DatabasePool;
 use palisade::edge::postgres::feed::Feed;
 use palisade::edge::postgres::feed_database::FeedDatabase;
-use palisade::edge::postgres::migrations::migrate;
 use palisade::edge::postgres::replica::{ClusterReplica, ReplicaPlan, ReplicaState};
-use palisade::edge::postgres::settings::PostgresSettings;
-use palisade::edge::postgres::tls::DatabaseTls;
 use palisade::edge::postgres::writer::CommitWriter;
 use palisade_core::domain::revocation::{Revocation, Target};
 use palisade_core::ports::{Change, Committed, ConfirmedBy, FeedSink, RecordFormats, Unmeasured};
 use palisade_testing::conformance::{revocation, token};
 use palisade_testing::postgres::{Cluster, Database, Pooler, Way, Wire};
 use tokio::sync::watch;
-use tokio_postgres::SimpleQueryMessage;
 
-/// The longest that any step may take; a bound against hanging, never a measurement.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::place::{self, PATIENCE, prepared, settings_at};
+
 const LEASE: Duration = Duration::from_secs(2);
 
 async fn patiently<T>(what: &str, step: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, step).await.unwrap_or_else(|_| panic!("{what} takes too long"))
 }
 
-fn settings_at(database: &Database, address: SocketAddr) -> PostgresSettings {
-    PostgresSettings {
-        hosts: vec![(address.ip().to_string(), address.port())],
-        user: "palisade".to_owned(),
-        database: database.name.clone(),
-        password: None,
-        tls: DatabaseTls::Off,
-        size: 2,
-    }
-}
-
-/// A database with the schema.
-async fn prepared(cluster: &Cluster) -> Database {
-    let database = cluster.database().await;
-    migrate(&DatabasePool::new(settings_at(&database, database.address)).unwrap()).await.unwrap();
-    database
-}
-
 async fn value(database: &Database, sql: &str) -> String {
-    let messages = database.client().await.simple_query(sql).await.unwrap();
-    let mut rows = messages.into_iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
-        _ => None,
-    });
-    rows.next().unwrap_or_default()
+    place::value(&database.client().await, sql).await
 }
 
 /// What one member holds.

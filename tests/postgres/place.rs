@@ -1,18 +1,22 @@
 //! Where a store of a test is, and how it is opened.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use palisade::edge::clock::uptime;
 use palisade::edge::postgres::PostgresStore;
 use palisade::edge::postgres::connect::DatabasePool;
 use palisade::edge::postgres::feed::Feed;
 use palisade::edge::postgres::feed_database::FeedDatabase;
+use palisade::edge::postgres::migrations::migrate;
 use palisade::edge::postgres::settings::PostgresSettings;
 use palisade::edge::postgres::tls::DatabaseTls;
 use palisade_core::ports::Unmeasured;
-use palisade_testing::postgres::Database;
+use palisade_testing::postgres::{Cluster, Database};
 use tokio_postgres::config::Host;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// The URL of a database, as the suites hand it on.
 pub struct Place(String);
@@ -44,6 +48,38 @@ pub fn settings(url: &str) -> PostgresSettings {
         tls: DatabaseTls::Off,
         size: 8,
     }
+}
+
+/// The longest that any step may take; a bound against hanging, never a measurement.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a database is reached by at an address: its own, or that of something in between.
+pub fn settings_at(database: &Database, address: SocketAddr) -> PostgresSettings {
+    PostgresSettings {
+        hosts: vec![(address.ip().to_string(), address.port())],
+        user: "palisade".to_owned(),
+        database: database.name.clone(),
+        password: None,
+        tls: DatabaseTls::Off,
+        size: 2,
+    }
+}
+
+/// A database with the schema.
+pub async fn prepared(cluster: &Cluster) -> Database {
+    let database = cluster.database().await;
+    migrate(&DatabasePool::new(settings_at(&database, database.address)).unwrap()).await.unwrap();
+    database
+}
+
+/// The first value of a query, as text.
+pub async fn value(client: &Client, sql: &str) -> String {
+    let messages = client.simple_query(sql).await.unwrap();
+    let mut rows = messages.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+        _ => None,
+    });
+    rows.next().unwrap_or_default()
 }
 
 /// Opens a store that serves, as far as its feed goes.

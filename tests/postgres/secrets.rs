@@ -8,7 +8,7 @@ use palisade::edge::jwt::SigningKeyRing;
 use palisade::edge::own_secrets;
 use palisade::edge::postgres::connect::DatabasePool;
 use palisade::edge::postgres::secrets::DatabaseSecrets;
-use palisade::edge::postgres::{migrations, server};
+use palisade::edge::postgres::server;
 use palisade::edge::vault::VaultKeyRing;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{
@@ -18,7 +18,7 @@ use palisade_core::ports::{
 use palisade_testing::postgres::{Cluster, Database};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::place::settings;
+use crate::place::{self, settings};
 
 const NOW: UnixTime = UnixTime(1_000_000);
 
@@ -41,9 +41,7 @@ fn secrets(database: &Database, vault_keys: &[u8]) -> Arc<DatabaseSecrets> {
 
 /// A database with the schema.
 async fn prepared() -> Database {
-    let database = Cluster::shared().database().await;
-    migrations::migrate(&DatabasePool::new(settings(&database.url())).unwrap()).await.unwrap();
-    database
+    place::prepared(Cluster::shared()).await
 }
 
 async fn sql(database: &Database, sql: &str) {

@@ -62,6 +62,39 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 8] = [
+        Kind::Token,
+        Kind::Session,
+        Kind::SubjectVersion,
+        Kind::SubjectIssued,
+        Kind::Issuer,
+        Kind::IssuerGeneration,
+        Kind::SubjectSessions,
+        Kind::EverySession,
+    ];
+
+    /// The kind as every store keeps it in the key of a revocation. A number is never given to another kind.
+    #[must_use]
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            Kind::Token => 1,
+            Kind::Session => 2,
+            Kind::SubjectVersion => 3,
+            Kind::SubjectIssued => 4,
+            Kind::Issuer => 5,
+            Kind::IssuerGeneration => 6,
+            Kind::SubjectSessions => 7,
+            Kind::EverySession => 8,
+        }
+    }
+
+    /// The kind that is kept as `byte`, if it is known.
+    #[must_use]
+    pub fn of_byte(byte: u8) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| kind.to_byte() == byte)
+    }
+
     /// Whether a revocation of this kind names one token or one session: it ends that, whatever its age, and has no limit.
     #[must_use]
     pub const fn is_single(self) -> bool {
@@ -83,6 +116,22 @@ impl Target {
             Target::IssuerGeneration { issuer, .. } => (Kind::IssuerGeneration, issuer, ""),
             Target::SubjectSessions { issuer, sub, .. } => (Kind::SubjectSessions, issuer, sub),
             Target::EverySession { issuer, .. } => (Kind::EverySession, issuer, ""),
+        }
+    }
+
+    /// The target with this key and this limit, which tokens and sessions have none of ([`Target::key`],
+    /// [`Target::limit`]).
+    #[must_use]
+    pub fn of_key((kind, issuer, name): (Kind, String, String), limit: u64) -> Target {
+        match kind {
+            Kind::Token => Target::Token { issuer, jti: name },
+            Kind::Session => Target::Session { issuer, sid: name },
+            Kind::SubjectVersion => Target::SubjectVersion { issuer, sub: name, below: limit },
+            Kind::SubjectIssued => Target::SubjectIssued { issuer, sub: name, until: UnixTime(limit) },
+            Kind::Issuer => Target::Issuer { issuer, until: UnixTime(limit) },
+            Kind::IssuerGeneration => Target::IssuerGeneration { issuer, below: limit },
+            Kind::SubjectSessions => Target::SubjectSessions { issuer, sub: name, below: limit },
+            Kind::EverySession => Target::EverySession { issuer, below: limit },
         }
     }
 

@@ -3,6 +3,7 @@
 use super::accounts::{AccountError, Accounts};
 use super::caller::{Client, Person, Source};
 use super::noted::About;
+use crate::domain::account::UserId;
 use crate::domain::audit::{Action, Outcome};
 use crate::domain::session::{Session, SessionId};
 use crate::ports::StoreError;
@@ -56,28 +57,38 @@ impl Accounts {
         person: Person,
         which: Which,
     ) -> Result<(), AccountError> {
-        let sessions = self.store.sessions(person.user).await?;
-        let chosen: Vec<Session> = sessions
-            .into_iter()
-            .filter(|session| match which {
-                Which::One(id) => session.id == id,
-                Which::Others => Some(session.id) != person.session,
-                Which::All => true,
-            })
-            .collect();
+        let Person { user, session } = person;
+        self.end_chosen(&Source::Client(client), (user, session), which, "ended by its owner").await.map(drop)
+    }
+
+    /// Ends sessions of `user`, and says how many there were. `own`: the one that [`Which::Others`] leaves.
+    ///
+    /// # Errors
+    /// As [`Accounts::end_sessions`].
+    pub(super) async fn end_chosen(
+        &self,
+        source: &Source<'_>,
+        (user, own): (UserId, Option<SessionId>),
+        which: Which,
+        reason: &str,
+    ) -> Result<usize, AccountError> {
+        let mut chosen = self.store.sessions(user).await?;
+        chosen.retain(|session| match which {
+            Which::One(id) => session.id == id,
+            Which::Others => Some(session.id) != own,
+            Which::All => true,
+        });
         if chosen.is_empty() {
             // Ended by a request that may not be acknowledged yet.
             self.store.await_in_force().await?;
+            return match which {
+                Which::One(_) => Err(AccountError::NotFound("session")),
+                Which::Others | Which::All => Ok(0),
+            };
         }
-        if chosen.is_empty() && matches!(which, Which::One(_)) {
-            return Err(AccountError::NotFound("session"));
-        }
-        let changes: Vec<_> =
-            chosen.iter().flat_map(|session| self.ending(session, "ended by its owner")).collect();
-        if !changes.is_empty() {
-            self.commit_by(&Source::Client(client), changes).await?;
-        }
-        Ok(())
+        let changes = chosen.iter().flat_map(|session| self.ending(session, reason)).collect();
+        self.commit_by(source, changes).await?;
+        Ok(chosen.len())
     }
 
     /// Signs out: ends the session that the access token, or else the refresh token, belongs to. Nothing to

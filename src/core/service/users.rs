@@ -320,24 +320,7 @@ impl Accounts {
         id: UserId,
         which: Which,
     ) -> Result<usize, AccountError> {
-        let sessions = self.store.sessions(id).await?;
-        let chosen: Vec<_> = sessions
-            .iter()
-            .filter(|session| !matches!(which, Which::One(one) if session.id != one))
-            .collect();
-        if chosen.is_empty() {
-            // Ended by a request that may not be acknowledged yet.
-            self.store.await_in_force().await?;
-        }
-        if chosen.is_empty() && matches!(which, Which::One(_)) {
-            return Err(AccountError::NotFound("session"));
-        }
-        let changes: Vec<_> =
-            chosen.iter().flat_map(|session| self.ending(session, "ended by an operator")).collect();
-        if !changes.is_empty() {
-            self.commit_by(&Source::Operator(request_id), changes).await?;
-        }
-        Ok(chosen.len())
+        self.end_chosen(&Source::Operator(request_id), (id, None), which, "ended by an operator").await
     }
 
     /// Takes the password away, ends every session, and mails a link that sets a new one. Where no mail is sent, and of

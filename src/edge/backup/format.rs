@@ -26,8 +26,6 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use palisade_core::ports::RecordKind;
-
 /// What every backup begins with.
 pub const MAGIC: &[u8; 16] = b"palisade-backup\n";
 /// The version of the form that this program writes. It reads every earlier one.
@@ -87,28 +85,6 @@ pub struct BackupCounts {
     pub sha256: String,
 }
 
-/// The word for a kind of records, as their lines say it.
-#[must_use]
-pub const fn word(kind: RecordKind) -> &'static str {
-    match kind {
-        RecordKind::User => "user",
-        RecordKind::Session => "session",
-        RecordKind::Connection => "connection",
-        RecordKind::Link => "link",
-        RecordKind::Revocation => "revocation",
-        RecordKind::TokenVersion => "token_version",
-        RecordKind::Task => "task",
-        RecordKind::Mail => "mail",
-        RecordKind::Mailbox => "mailbox",
-        RecordKind::EventsEnd => "events_end",
-        RecordKind::Event => "event",
-        RecordKind::ClockMark => "clock_mark",
-        RecordKind::KeyCheck => "key_check",
-        RecordKind::FormerUsername => "former_username",
-        RecordKind::Upgrade => "upgrade",
-    }
-}
-
 /// Why a backup was not written, or not read.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -154,12 +130,12 @@ pub(super) fn checksum(before: &[u8], head: &[u8; FRAME_HEAD], payload: &[u8]) -
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use palisade_core::ports::RecordKind;
 
     #[test]
     fn words_are_those_of_the_lines() {
         for kind in RecordKind::ALL {
-            let word = word(kind);
+            let word = kind.name();
             assert!(word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{word}");
         }
         let record = palisade_core::ports::Record::EventsEnd {
@@ -167,6 +143,6 @@ mod tests {
             at: palisade_core::domain::time::UnixTime(1),
         };
         let line = serde_json::to_value(&record).unwrap();
-        assert_eq!(line["kind"], word(record.kind()));
+        assert_eq!(line["kind"], record.kind().name());
     }
 }

@@ -212,7 +212,7 @@ impl<R: Read> BackupReader<R> {
         let mut records = Vec::new();
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let record = self.record(at, line)?;
-            *self.kinds.entry(format::word(record.record.kind())).or_default() += 1;
+            *self.kinds.entry(record.record.kind().name()).or_default() += 1;
             match &record.record {
                 Record::KeyCheck { file, check } if !check.is_empty() => note(&mut self.needed, file),
                 Record::ClockMark(mark) => self.highest = Some(mark.highest.max(mark.at)),
@@ -239,12 +239,12 @@ impl<R: Read> BackupReader<R> {
         };
         match serde_json::from_slice::<VersionedRecord>(line) {
             Ok(record) if record.version > record.record.kind().version() => {
-                Err(newer(record.version, format::word(record.record.kind())))
+                Err(newer(record.version, record.record.kind().name()))
             }
             Ok(record) => Ok(record),
             Err(error) => match serde_json::from_slice::<LineHead>(line) {
                 Ok(head) => {
-                    let known = RecordKind::ALL.into_iter().find(|kind| format::word(*kind) == head.kind);
+                    let known = RecordKind::ALL.into_iter().find(|kind| kind.name() == head.kind);
                     match known {
                         Some(kind) if head.version <= kind.version() => Err(self.damaged(
                             at,

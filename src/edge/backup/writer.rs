@@ -104,7 +104,7 @@ impl<'k, W: Write> BackupWriter<'k, W> {
             return Err(BackupError::Source("a record is larger than a backup can hold".to_owned()));
         }
         self.in_lines += 1;
-        *self.kinds.entry(format::word(record.record.kind())).or_default() += 1;
+        *self.kinds.entry(record.record.kind().name()).or_default() += 1;
         if self.lines.len() >= self.chunk_bytes { self.chunk() } else { Ok(()) }
     }
 

@@ -25,7 +25,9 @@ use uuid::Uuid;
 
 use super::commit::position;
 use super::numbers::{from_bigint, moment, to_bigint};
-use super::read::{REVOCATION, Reads, column, known, many, one, revocation_in, revocations, row_limit};
+use super::read::{
+    REVOCATION, Reads, behind, column, known, many, one, revocation_in, revocations, row_limit,
+};
 use super::record::{revocation_key, task_kind, token_version_key};
 use super::store::PostgresStore;
 use super::subscription::FeedSubscription;
@@ -192,11 +194,7 @@ impl Store for PostgresStore {
         after: Option<(UserId, SessionId)>,
         limit: usize,
     ) -> Result<Vec<Session>, StoreError> {
-        let sql = "SELECT version, body FROM palisade.sessions \
-                   WHERE ($1::uuid IS NULL OR (user_id, id) > ($1, $2)) ORDER BY user_id, id LIMIT $3";
-        let (user, id) = (after.map(|(user, _)| user.0), after.map(|(_, id)| id.0));
-        let limit = row_limit(limit);
-        many(self.reading()?, sql, &[(&user, Type::UUID), (&id, Type::UUID), (&limit, Type::INT8)]).await
+        behind(self.reading()?, "sessions", after.map(|(user, id)| (user.0, id.0)), limit).await
     }
 
     async fn connection(&self, user: UserId, id: ConnectionId) -> Result<Option<Connection>, StoreError> {
@@ -214,11 +212,7 @@ impl Store for PostgresStore {
         after: Option<(UserId, ConnectionId)>,
         limit: usize,
     ) -> Result<Vec<Connection>, StoreError> {
-        let sql = "SELECT version, body FROM palisade.connections \
-                   WHERE ($1::uuid IS NULL OR (user_id, id) > ($1, $2)) ORDER BY user_id, id LIMIT $3";
-        let (user, id) = (after.map(|(user, _)| user.0), after.map(|(_, id)| id.0));
-        let limit = row_limit(limit);
-        many(self.reading()?, sql, &[(&user, Type::UUID), (&id, Type::UUID), (&limit, Type::INT8)]).await
+        behind(self.reading()?, "connections", after.map(|(user, id)| (user.0, id.0)), limit).await
     }
 
     async fn due_connections(&self, now: UnixTime, limit: usize) -> Result<Vec<Connection>, StoreError> {

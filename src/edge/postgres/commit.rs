@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::numbers::{from_bigint, to_bigint};
 use super::record::{
-    EncodedRecord, StandingRow, encode, encode_task, encode_user, lease_subject, newer, revocation_key,
-    task_kind, token_version_key,
+    EncodedRecord, StandingRow, encode, encode_task, encode_user, newer, revocation_key, task_kind,
+    token_version_key,
 };
 use palisade_core::domain::account::User;
 use palisade_core::domain::audit::Event;
@@ -210,7 +210,7 @@ fn required(precondition: &Precondition) -> Value {
         Precondition::TaskWaits(id) => json!({"do": "task_waits", "id": id}),
         Precondition::LeaseStands(lease) => json!({
             "do": "lease_stands",
-            "subject": STANDARD.encode(lease_subject(&lease.subject)),
+            "subject": STANDARD.encode(lease.subject.to_bytes()),
             "holder": lease.holder.0,
             "fence": to_bigint(lease.fence),
         }),

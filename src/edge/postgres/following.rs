@@ -164,7 +164,7 @@ impl Inner {
     pub(super) fn confirm_of(&self, id: Uuid, place: Option<FeedPlace>) -> ConfirmCall {
         ConfirmCall {
             id,
-            fail_open: self.fail_open.load(Ordering::Acquire),
+            fail_open: self.plan.fail_open,
             key_ring: self.key_ring.load(Ordering::Acquire),
             place,
         }

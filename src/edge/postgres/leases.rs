@@ -13,7 +13,6 @@ use palisade_core::domain::lease::{ENDED_LEASE_KEPT, Lease, LeaseHolder, LeaseSu
 use palisade_core::ports::{LeaseStore, StoreError};
 
 use super::numbers::{from_bigint, to_bigint};
-use super::record::lease_subject;
 use super::store::PostgresStore;
 
 /// The longest term, about 300 years: what an interval of PostgreSQL and a moment of its clock can hold together.
@@ -28,7 +27,7 @@ pub(super) fn bytea(bytes: &[u8]) -> String {
 }
 
 fn claiming(subject: &LeaseSubject, holder: LeaseHolder, term: Duration) -> String {
-    let (subject, holder) = (bytea(&lease_subject(subject)), holder.0);
+    let (subject, holder) = (bytea(&subject.to_bytes()), holder.0);
     let term = term.min(LONGEST).as_micros();
     let ends_at = format!("palisade.lease_clock() + {term} * interval '1 microsecond'");
     // The clock is read again once the row is locked: the holder before may have had it for a while.
@@ -48,7 +47,7 @@ fn claiming(subject: &LeaseSubject, holder: LeaseHolder, term: Duration) -> Stri
 
 /// The row stays: a claim that is under way, and has drawn its number already, finds it and draws another.
 fn releasing(lease: &Lease) -> String {
-    let (subject, holder) = (bytea(&lease_subject(&lease.subject)), lease.holder.0);
+    let (subject, holder) = (bytea(&lease.subject.to_bytes()), lease.holder.0);
     let fence = to_bigint(lease.fence);
     format!(
         "UPDATE palisade.leases l SET released = true, ends_at = least(l.ends_at, palisade.lease_clock()) \

@@ -17,6 +17,7 @@ use palisade_core::ports::{RecordKind, StoreError};
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
+use uuid::Uuid;
 
 use super::connect::{DatabasePool, DatabaseSession};
 use super::failure::DatabaseFailure;
@@ -133,6 +134,21 @@ pub(super) async fn many<T: Kept>(
     parameters: &[Parameter<'_>],
 ) -> Result<Vec<T>, StoreError> {
     reads.rows(sql, parameters).await?.iter().map(|row| T::read(row, 0, "")).collect()
+}
+
+/// At most `limit` records of a table whose key is an account and an id, in the order of that key, from behind `after`.
+pub(super) async fn behind<T: Kept>(
+    reads: &impl Reads,
+    table: &'static str,
+    after: Option<(Uuid, Uuid)>,
+    limit: usize,
+) -> Result<Vec<T>, StoreError> {
+    let sql = format!(
+        "SELECT version, body FROM palisade.{table} \
+         WHERE ($1::uuid IS NULL OR (user_id, id) > ($1, $2)) ORDER BY user_id, id LIMIT $3"
+    );
+    let (user, id, limit) = (after.map(|(user, _)| user), after.map(|(_, id)| id), row_limit(limit));
+    many(reads, &sql, &[(&user, Type::UUID), (&id, Type::UUID), (&limit, Type::INT8)]).await
 }
 
 /// The revocations that `sql` selects ([`REVOCATION`]).

@@ -11,10 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::numbers::{from_bigint, moment};
 use palisade_core::domain::account::User;
-use palisade_core::domain::lease::LeaseSubject;
 use palisade_core::domain::revocation::{Kind, Revocation, Target};
 use palisade_core::domain::task::{Task, TaskKind};
-use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{RecordKind, StoreError, task_version, user_version};
 
 /// A record as it is stored.
@@ -135,45 +133,11 @@ pub const fn task_kind(kind: TaskKind) -> &'static str {
     }
 }
 
-/// What a lease is for, as the key of `palisade.leases`.
-#[must_use]
-pub fn lease_subject(subject: &LeaseSubject) -> Vec<u8> {
-    subject.to_bytes()
-}
-
-/// The first byte of the key of a revocation. Numbers are never given to anything else.
-const fn kind_byte(kind: Kind) -> u8 {
-    match kind {
-        Kind::Token => 1,
-        Kind::Session => 2,
-        Kind::SubjectVersion => 3,
-        Kind::SubjectIssued => 4,
-        Kind::Issuer => 5,
-        Kind::IssuerGeneration => 6,
-        Kind::SubjectSessions => 7,
-        Kind::EverySession => 8,
-    }
-}
-
-const fn kind_of_byte(byte: u8) -> Option<Kind> {
-    Some(match byte {
-        1 => Kind::Token,
-        2 => Kind::Session,
-        3 => Kind::SubjectVersion,
-        4 => Kind::SubjectIssued,
-        5 => Kind::Issuer,
-        6 => Kind::IssuerGeneration,
-        7 => Kind::SubjectSessions,
-        8 => Kind::EverySession,
-        _ => return None,
-    })
-}
-
 /// The key of `palisade.revocations`: the kind, the length of the issuer, the issuer, the name.
 #[must_use]
 pub fn revocation_key(target: &Target) -> Vec<u8> {
     let (kind, issuer, name) = target.key();
-    joined(kind_byte(kind), issuer, name)
+    joined(kind.to_byte(), issuer, name)
 }
 
 /// The key of `palisade.token_versions`: of a subject, or without one of all tokens of the issuer.
@@ -225,19 +189,9 @@ pub struct RevocationColumns<'a> {
 pub fn revocation(key: &[u8], columns: RevocationColumns<'_>) -> Result<Revocation, StoreError> {
     is_known(RecordKind::Revocation, "", columns.version)?;
     let (first, issuer, name) = split(RecordKind::Revocation, key)?;
-    let kind = kind_of_byte(first)
+    let kind = Kind::of_byte(first)
         .ok_or_else(|| damaged(RecordKind::Revocation, "", format!("there is no kind {first}")))?;
-    let limit = from_bigint(columns.lim);
-    let target = match kind {
-        Kind::Token => Target::Token { issuer, jti: name },
-        Kind::Session => Target::Session { issuer, sid: name },
-        Kind::SubjectVersion => Target::SubjectVersion { issuer, sub: name, below: limit },
-        Kind::SubjectIssued => Target::SubjectIssued { issuer, sub: name, until: UnixTime(limit) },
-        Kind::Issuer => Target::Issuer { issuer, until: UnixTime(limit) },
-        Kind::IssuerGeneration => Target::IssuerGeneration { issuer, below: limit },
-        Kind::SubjectSessions => Target::SubjectSessions { issuer, sub: name, below: limit },
-        Kind::EverySession => Target::EverySession { issuer, below: limit },
-    };
+    let target = Target::of_key((kind, issuer, name), from_bigint(columns.lim));
     let reason = columns.reason.map(|bytes| String::from_utf8(bytes.to_vec())).transpose();
     Ok(Revocation {
         target,
@@ -292,6 +246,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use palisade_core::domain::time::UnixTime;
     use palisade_testing::conformance::{task, user};
 
     fn targets() -> Vec<Target> {

@@ -88,7 +88,6 @@ pub(super) struct Inner {
     pub(super) feed: Arc<Feed>,
     pub(super) plan: ReplicaPlan,
     pub(super) sink: Arc<dyn FeedSink>,
-    pub(super) fail_open: AtomicBool,
     pub(super) key_ring: AtomicU64,
     pub(super) state: watch::Sender<ReplicaState>,
     pub(super) rows: watch::Sender<Arc<ReplicaRows>>,
@@ -113,12 +112,11 @@ impl ClusterReplica {
     /// trying while the database is gone.
     #[must_use]
     pub fn start(feed: Arc<Feed>, plan: ReplicaPlan, sink: Arc<dyn FeedSink>) -> ClusterReplica {
-        let (fail_open, key_ring) = (AtomicBool::new(plan.fail_open), AtomicU64::new(plan.key_ring));
+        let key_ring = AtomicU64::new(plan.key_ring);
         let inner = Arc::new(Inner {
             feed,
             plan,
             sink,
-            fail_open,
             key_ring,
             state: watch::Sender::new(ReplicaState::Starting(None)),
             rows: watch::Sender::new(Arc::new(ReplicaRows { head: 0, replicas: Vec::new() })),
@@ -193,24 +191,6 @@ impl ClusterReplica {
     pub fn set_key_ring(&self, revision: u64) {
         self.inner.key_ring.store(revision, Ordering::Release);
         self.inner.poke.notify_one();
-    }
-
-    /// Whether it goes on believing tokens when its lease is over, on a route at least. It tells the others at once.
-    pub fn set_fail_open(&self, fail_open: bool) {
-        self.inner.fail_open.store(fail_open, Ordering::Release);
-        self.inner.poke.notify_one();
-    }
-
-    /// Whether every replica has told that it has loaded the signing ring of this revision or a later one. One that
-    /// registers later has to read the ring after it has registered ([`ClusterReplica::serving`]).
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn all_have_key_ring(&self, revision: u64) -> Result<bool, StoreError> {
-        let rows = self.inner.feed.calls.replicas().await?;
-        let mut live = rows.replicas.iter().filter(|row| !row.expired).peekable();
-        // This one at least is there, unless it was counted as gone.
-        Ok(live.peek().is_some() && live.all(|row| row.key_ring >= revision))
     }
 }
 
@@ -404,7 +384,7 @@ impl Inner {
             program: PROGRAM,
             formats: self.plan.formats.to_json(),
             lease_ms: u64::try_from(self.plan.lease.as_millis()).unwrap_or(u64::MAX),
-            fail_open: self.fail_open.load(Ordering::Acquire),
+            fail_open: self.plan.fail_open,
             key_ring: self.key_ring.load(Ordering::Acquire),
             // It is about what was before this start.
             accept: self.plan.accept && kept.installation.is_none(),

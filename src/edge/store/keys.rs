@@ -246,14 +246,14 @@ pub(super) fn revocation(kind: Kind, issuer: u32, name: &str) -> Key {
         Name::Uuid(uuid) => (1, &uuid.as_bytes()[..]),
         Name::Text => (0, name),
     };
-    key(Table::Revocation, &[&[kind_byte(kind)], &issuer.to_be_bytes(), &[form], name])
+    key(Table::Revocation, &[&[kind.to_byte()], &issuer.to_be_bytes(), &[form], name])
 }
 
 /// Kind, issuer's number and name in a key made by [`revocation`].
 pub(super) fn revoked(key: &[u8]) -> Result<(Kind, u32, String), StoreError> {
     let parts = || {
         let (head, name) = key.split_at_checked(7)?;
-        let kind = KINDS.into_iter().find(|kind| kind_byte(*kind) == head[1])?;
+        let kind = Kind::of_byte(head[1])?;
         let issuer = u32::from_be_bytes(head[2..6].try_into().ok()?);
         let name = match head[6] {
             0 => String::from_utf8(name.to_vec()).ok()?,
@@ -443,31 +443,6 @@ pub(super) fn filed(due: &[u8]) -> Result<&[u8], StoreError> {
     due.get(9..).filter(|key| !key.is_empty()).ok_or_else(misshapen)
 }
 
-const KINDS: [Kind; 8] = [
-    Kind::Token,
-    Kind::Session,
-    Kind::SubjectVersion,
-    Kind::SubjectIssued,
-    Kind::Issuer,
-    Kind::IssuerGeneration,
-    Kind::SubjectSessions,
-    Kind::EverySession,
-];
-
-/// The kind as stored, and as hashed in memory. Numbers are never given to another kind.
-pub(super) fn kind_byte(kind: Kind) -> u8 {
-    match kind {
-        Kind::Token => 1,
-        Kind::Session => 2,
-        Kind::SubjectVersion => 3,
-        Kind::SubjectIssued => 4,
-        Kind::Issuer => 5,
-        Kind::IssuerGeneration => 6,
-        Kind::SubjectSessions => 7,
-        Kind::EverySession => 8,
-    }
-}
-
 pub(super) fn misshapen() -> StoreError {
     StoreError::Unreadable(
         "a key does not have its shape; restore the data directory from a backup".to_owned(),
@@ -486,7 +461,7 @@ mod tests {
         for name in
             ["", "t1", uuid, &upper, &plain, &format!("{{{uuid}}}"), &format!("urn:uuid:{uuid}"), "ż\0"]
         {
-            for kind in KINDS {
+            for kind in Kind::ALL {
                 let key = revocation(kind, 7, name);
                 assert_eq!(revoked(&key).unwrap(), (kind, 7, name.to_owned()));
             }

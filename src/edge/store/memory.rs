@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use super::EXPIRY_SLACK;
 use super::belief::{Belief, LeaseLeft};
-use super::keys::kind_byte;
 use super::observed::StoreObserver;
 use palisade_core::domain::identity::Identity;
 use palisade_core::domain::revocation::{Kind, Revocation, keys_of, limit_reaches};
@@ -261,7 +260,7 @@ impl RevocationCache {
     fn hash(&self, (kind, issuer, name): (Kind, &str, &str)) -> Hash128 {
         let half = |state: &RandomState| {
             let mut hasher = state.build_hasher();
-            hasher.write_u8(kind_byte(kind));
+            hasher.write_u8(kind.to_byte());
             hasher.write_usize(issuer.len());
             hasher.write(issuer.as_bytes());
             hasher.write(name.as_bytes());

@@ -187,22 +187,12 @@ pub(super) fn decode_revocation(key: &[u8], bytes: &[u8]) -> Result<Standing, St
 
 impl Standing {
     /// The whole revocation, given what its key says.
-    pub(super) fn of(self, (kind, issuer, name): (Kind, String, String)) -> Result<Revocation, StoreError> {
-        let limit = self.limit.ok_or("it has no limit");
-        let target = match kind {
-            Kind::Token => Ok(Target::Token { issuer, jti: name }),
-            Kind::Session => Ok(Target::Session { issuer, sid: name }),
-            Kind::SubjectVersion => limit.map(|below| Target::SubjectVersion { issuer, sub: name, below }),
-            Kind::SubjectIssued => {
-                limit.map(|until| Target::SubjectIssued { issuer, sub: name, until: UnixTime(until) })
-            }
-            Kind::Issuer => limit.map(|until| Target::Issuer { issuer, until: UnixTime(until) }),
-            Kind::IssuerGeneration => limit.map(|below| Target::IssuerGeneration { issuer, below }),
-            Kind::SubjectSessions => limit.map(|below| Target::SubjectSessions { issuer, sub: name, below }),
-            Kind::EverySession => limit.map(|below| Target::EverySession { issuer, below }),
-        };
+    pub(super) fn of(self, key: (Kind, String, String)) -> Result<Revocation, StoreError> {
+        if self.limit.is_none() && !key.0.is_single() {
+            return Err(damaged(&keys::all(Table::Revocation), "it has no limit"));
+        }
         Ok(Revocation {
-            target: target.map_err(|why| damaged(&keys::all(Table::Revocation), why))?,
+            target: Target::of_key(key, self.limit.unwrap_or(u64::MAX)),
             expires_at: self.expires_at,
             created_at: self.created_at,
             reason: self.reason,

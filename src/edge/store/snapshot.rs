@@ -337,9 +337,9 @@ mod tests {
     use palisade_core::domain::account::UserId;
     use palisade_core::domain::audit::{Event, Outcome};
     use palisade_core::domain::time::UnixTime;
-    use palisade_core::ports::{Change, Record, Records, Store};
+    use palisade_core::ports::{Change, Records, Store};
     use palisade_testing::conformance::{event, link, mail, revocation, session, task, token, user};
-    use palisade_testing::transfer::{every_record, exported};
+    use palisade_testing::transfer::{accounts_and_owners, every_record, exported};
     use uuid::Uuid;
 
     fn begin(store: &SledStore, most: usize, page: usize) -> Snapshot {
@@ -461,23 +461,8 @@ mod tests {
         for _ in 0..40 {
             let before = store.position();
             let mut walk = begin(&store, MOST_BYTES, 5);
-            let (mut users, mut sessions) = (Vec::new(), Vec::new());
-            loop {
-                let page = walk.next_page().await.unwrap();
-                if page.is_empty() {
-                    break;
-                }
-                for record in page {
-                    match record.record {
-                        Record::User(user) => users.push(user.id),
-                        Record::Session(session) => sessions.push(session.user),
-                        _ => {}
-                    }
-                }
-            }
-            users.sort();
-            sessions.sort();
-            assert_eq!(users, sessions);
+            let (accounts, owners) = accounts_and_owners(&mut walk).await;
+            assert_eq!(accounts, owners);
             seen += usize::from(store.position() > before);
         }
         stop.store(true, Ordering::Relaxed);
