@@ -136,17 +136,19 @@ soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damage
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run
 
 deps-bench: deps
-	@if command -v wrk >/dev/null && { command -v valgrind >/dev/null || [ "$$(uname -s)" != Linux ]; }; then :; \
+	@if command -v wrk >/dev/null && { command -v valgrind >/dev/null || [ "$$(uname -s)" != Linux ]; } && \
+		{ [ -n "$(POSTGRES)" ] || command -v postgres >/dev/null; }; then :; \
 	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		apt-get update -qq && $(APT) wrk valgrind; \
+		$(NO_SERVICES) \
+		apt-get update -qq && $(APT) wrk valgrind postgresql; \
 	else \
-		echo "The benchmark needs wrk, and valgrind to count instructions. Install them first:" >&2; \
-		echo "  Debian, Ubuntu  sudo apt-get install wrk valgrind" >&2; \
-		echo "  macOS           brew install wrk (there is no valgrind: instructions are not counted)" >&2; \
+		echo "The benchmark needs wrk, PostgreSQL's programs, and valgrind to count instructions. Install them first:" >&2; \
+		echo "  Debian, Ubuntu  sudo apt-get install wrk valgrind postgresql" >&2; \
+		echo "  macOS           brew install wrk postgresql (there is no valgrind: instructions are not counted)" >&2; \
 		exit 1; \
 	fi
 
-bench: deps-bench ## requests per second without and with authentication, instructions per request, and what the store keeps of its past (8 minutes)
+bench: deps-bench ## requests per second without and with authentication, instructions per request, with PostgreSQL beside the embedded store, and what the store keeps of its past (10 minutes)
 	CARGO="$(CARGO)" benches/run
 
 bench-store: deps ## durable commits per second, and what a million revocations cost (2 minutes)
