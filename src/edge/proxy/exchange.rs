@@ -188,7 +188,8 @@ impl OpenExchange {
     /// task that ends all exchanges at the end of the lease.
     pub fn cut_if_stale(&self, revocations: &dyn Revocations) -> bool {
         let is_held = |held: &Held| held.admitted.caller.is_some() && held.fail() == FailMode::Closed;
-        if !revocations.is_stale() || !self.held.get().is_some_and(is_held) {
+        // In this order, so that an exchange without a credential reads no clock.
+        if !self.held.get().is_some_and(is_held) || !revocations.is_stale() {
             return false;
         }
         self.cut(Ending::Stale);
