@@ -196,3 +196,24 @@ fn the_settings_of_providers_keep_their_own_templates_and_take_references_as_a_w
     assert_eq!(provider.settings["token_url"], "https://${server}.bank.test/${env:ID}");
     assert_eq!(provider.settings["header"], "client");
 }
+
+#[test]
+fn a_start_that_waits_for_its_database_ends_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    // What comes here is closed at once, as by a database that is away.
+    let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = away.local_addr().unwrap();
+    std::thread::spawn(move || away.incoming().for_each(drop));
+    let key = folder.path().join("key");
+    fs::write(&key, "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE").unwrap();
+    let text = format!(
+        "public_url = \"http://localhost:8080\"\n[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+         [store]\nurl = \"postgres://palisade@{place}/palisade\"\n\
+         [vault]\nkeys = [\"file:{}\"]\n",
+        key.display()
+    );
+    fs::write(folder.path().join("config.toml"), text).unwrap();
+    let gateway = Program::start_until(folder.path(), "waits for the database");
+    assert!(gateway.began.contains(&place.to_string()), "{}", gateway.began);
+    assert_eq!(gateway.stop().code(), Some(0));
+}

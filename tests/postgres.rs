@@ -33,5 +33,7 @@ mod lease;
 mod same;
 #[path = "postgres/secrets.rs"]
 mod secrets;
+#[path = "postgres/starts.rs"]
+mod starts;
 #[path = "support/mod.rs"]
 mod support;

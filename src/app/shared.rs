@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use super::options::Options;
 use super::shared_backend::SharedBackend;
@@ -99,7 +100,7 @@ pub(super) async fn open(
     let pool = DatabasePool::new(connection.with_size(1)).map_err(|failure| failed(&failure))?;
     let notices_at = DatabasePool::new(self::connection(settings, &settings.feed)?.with_size(1));
     let notices_at = notices_at.map_err(|failure| failed(&failure))?;
-    let store = Box::pin(PostgresStore::open(connection)).await.map_err(|error| failed(&error))?;
+    let store = opened(connection, &failed).await?;
     match server::doubts(&pool).await {
         Ok(doubts) => notices.extend(doubts),
         // No reason not to serve: the user may be kept from looking.
@@ -131,6 +132,31 @@ pub(super) async fn open(
         replica: OnceLock::new(),
         folder: Mutex::new(Some(folder)),
     })
+}
+
+/// How long it is waited before a database that was away is tried again, and how often that is told.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+const TELL_AGAIN: Duration = Duration::from_secs(30);
+
+/// Opens the store. Waits for a database that is away: what starts together with it, or while it fails over, need not be
+/// started again.
+async fn opened(
+    connection: PostgresSettings,
+    failed: &(dyn Fn(&dyn std::fmt::Display) -> String + Sync),
+) -> Result<Arc<PostgresStore>, String> {
+    let mut told: Option<Instant> = None;
+    loop {
+        let error = match Box::pin(PostgresStore::open(connection.clone())).await {
+            Ok(store) => return Ok(store),
+            Err(error) if error.is_passing() => failed(&error),
+            Err(error) => return Err(failed(&error)),
+        };
+        if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
+            told = Some(Instant::now());
+            tracing::warn!("{error}. The start waits for the database");
+        }
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
 }
 
 /// Whether there are records beside those that a start itself writes.

@@ -49,7 +49,12 @@ fn serve(path: &Path, config: Config, options: Options) -> Result<(), String> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
         let greet = config.log.format == LogFormat::Text && (options.demo || std::io::stderr().is_terminal());
-        let running = app::start(config, options).await?;
+        // A start can wait: for a database that is not there yet, for one.
+        let running = tokio::select! {
+            started = Box::pin(app::start(config, options)) => started?,
+            _ = terminate.recv() => return stopped_early(),
+            _ = interrupt.recv() => return stopped_early(),
+        };
         for notice in &running.notices {
             tracing::warn!("{notice}");
         }
@@ -100,6 +105,11 @@ fn serve(path: &Path, config: Config, options: Options) -> Result<(), String> {
         running.shutdown().await;
         Ok(())
     })
+}
+
+fn stopped_early() -> Result<(), String> {
+    tracing::info!("stopped before it served anything");
+    Ok(())
 }
 
 /// What a person at a terminal wants to know first: where it serves, and what to type next.

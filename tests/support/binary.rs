@@ -84,7 +84,18 @@ impl Program {
         Program::of(command, folder)
     }
 
-    fn of(mut command: Command, folder: &Path) -> Program {
+    /// Runs the gateway of `folder/config.toml` and waits until it says this, which may be before it serves.
+    pub fn start_until(folder: &Path, says: &str) -> Program {
+        let mut command = palisade();
+        command.args(["run", "--config"]).arg(folder.join("config.toml"));
+        Program::of_until(command, folder, says)
+    }
+
+    fn of(command: Command, folder: &Path) -> Program {
+        Program::of_until(command, folder, SERVES)
+    }
+
+    fn of_until(mut command: Command, folder: &Path, says: &str) -> Program {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -113,12 +124,12 @@ impl Program {
             if let Some((_, tls)) = line.split_once("serving https://") {
                 program.tls = tls.trim().parse().unwrap();
             }
-            let serves = line.contains(SERVES);
-            if serves {
+            if line.contains(SERVES) {
                 program.admin = address();
             }
+            let is_said = line.contains(says);
             log += &(line + "\n");
-            if serves {
+            if is_said {
                 program.began = log;
                 return program;
             }

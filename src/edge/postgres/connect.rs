@@ -410,9 +410,7 @@ async fn open(
         failure = match tokio::time::timeout(CONNECT_TIMEOUT, attempt).await {
             Ok(Ok(session)) => return Ok(session),
             Ok(Err(failure)) => failure,
-            Err(_) => DatabaseFailure::not_sent(format!(
-                "no connection to the database at {place}: it did not answer within {CONNECT_TIMEOUT:?}"
-            )),
+            Err(_) => DatabaseFailure::unanswered(&place, CONNECT_TIMEOUT),
         };
     }
     Err(failure)

@@ -3,6 +3,7 @@
 //! No value of a row is ever among the words: details, parameters and statements stay behind.
 
 use std::error::Error as _;
+use std::time::Duration;
 
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -26,6 +27,9 @@ pub struct DatabaseFailure {
     pub kind: FailureKind,
     /// The SQLSTATE, where the database gave one.
     pub state: Option<String>,
+    /// Whether there was no connection for a reason that is over by itself, as a rule: see
+    /// [`DatabaseFailure::is_passing`].
+    is_unreached: bool,
     words: String,
 }
 
@@ -38,12 +42,12 @@ impl From<DatabaseFailure> for StoreError {
 impl DatabaseFailure {
     #[must_use]
     pub fn not_sent(words: impl Into<String>) -> DatabaseFailure {
-        DatabaseFailure { kind: FailureKind::NotSent, state: None, words: words.into() }
+        DatabaseFailure { kind: FailureKind::NotSent, state: None, is_unreached: false, words: words.into() }
     }
 
     #[must_use]
     pub fn unknown(words: impl Into<String>) -> DatabaseFailure {
-        DatabaseFailure { kind: FailureKind::Unknown, state: None, words: words.into() }
+        DatabaseFailure { kind: FailureKind::Unknown, state: None, is_unreached: false, words: words.into() }
     }
 
     /// Of an attempt to connect to `place`.
@@ -51,7 +55,17 @@ impl DatabaseFailure {
     pub fn connecting(place: &str, error: &tokio_postgres::Error) -> DatabaseFailure {
         let (state, words) = words_of(error);
         let words = format!("no connection to the database at {place}: {words}");
-        DatabaseFailure { kind: FailureKind::NotSent, state, words }
+        // An error without a source is the driver's own: it does not understand the server.
+        let is_cut = error.is_closed() || error.source().is_some();
+        let is_unreached = state.is_none() && is_cut && !words.contains(TLS_FAILED);
+        DatabaseFailure { kind: FailureKind::NotSent, state, is_unreached, words }
+    }
+
+    /// Of an attempt to connect to `place` that was given up after this time.
+    #[must_use]
+    pub fn unanswered(place: &str, after: Duration) -> DatabaseFailure {
+        let words = format!("no connection to the database at {place}: it did not answer within {after:?}");
+        DatabaseFailure { is_unreached: true, ..DatabaseFailure::not_sent(words) }
     }
 
     /// Of a message that was sent.
@@ -63,7 +77,23 @@ impl DatabaseFailure {
             _ => FailureKind::Unknown,
         };
         let (state, words) = words_of(error);
-        DatabaseFailure { kind, state, words }
+        DatabaseFailure { kind, state, is_unreached: false, words }
+    }
+
+    /// Whether the database is away, or is not ready, for a reason that is over by itself as a rule: it is not started yet,
+    /// restarts, fails over, has no connection left. A wrong password, name or certificate stays until an operator mends it.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        let passes = |state: &str| {
+            let classes = ["08", "53", "57P"];
+            classes.iter().any(|class| state.starts_with(class))
+                || state == SqlState::READ_ONLY_SQL_TRANSACTION.code()
+                || state == SqlState::LOCK_NOT_AVAILABLE.code()
+        };
+        match self.state.as_deref() {
+            Some(state) => passes(state),
+            None => self.is_unreached || self.kind == FailureKind::Unknown,
+        }
     }
 
     /// Whether the server took the whole message back because of other transactions at the same time. Nothing was
@@ -95,6 +125,9 @@ fn ends_connection(error: &DbError) -> bool {
     let code = error.code().code();
     code.starts_with("57P") || code.starts_with("08") || code.starts_with("XX")
 }
+
+/// What the driver's words for a failed TLS handshake hold.
+const TLS_FAILED: &str = "TLS";
 
 /// The SQLSTATE of `error`, and what an operator is told.
 fn words_of(error: &tokio_postgres::Error) -> (Option<String>, String) {
@@ -193,9 +226,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_over_by_itself_is_told_from_what_an_operator_has_to_mend() {
+        let said =
+            |state: &str| DatabaseFailure { state: Some(state.to_owned()), ..DatabaseFailure::not_sent("") };
+        for state in ["57P03", "57P01", "53300", "53100", "08006", "25006", "55P03"] {
+            assert!(said(state).is_passing(), "{state}");
+        }
+        for state in ["28P01", "28000", "3D000", "42501", "42P01", "PX002", "PX004", "57014", "XX000"] {
+            assert!(!said(state).is_passing(), "{state}");
+        }
+        assert!(DatabaseFailure::unanswered("db:5432", Duration::from_secs(3)).is_passing());
+        assert!(!DatabaseFailure::not_sent("the password of the database: no such file").is_passing());
+    }
+
+    #[test]
     fn only_what_the_server_took_back_may_be_sent_again() {
-        let failure =
-            |kind, state: &str| DatabaseFailure { kind, state: Some(state.to_owned()), words: String::new() };
+        let failure = |kind, state: &str| DatabaseFailure {
+            kind,
+            state: Some(state.to_owned()),
+            is_unreached: false,
+            words: String::new(),
+        };
         assert!(failure(FailureKind::RolledBack, "40P01").is_overtaken());
         assert!(failure(FailureKind::RolledBack, "40001").is_overtaken());
         assert!(!failure(FailureKind::RolledBack, "55P03").is_overtaken());

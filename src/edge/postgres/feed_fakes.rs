@@ -92,10 +92,19 @@ impl FakeDatabase {
 
     /// Commits a revocation whose number is its position, which it returns.
     pub fn commit(&self) -> u64 {
+        self.commit_told(|position| vec![numbered(position)])
+    }
+
+    /// The same as an import does it: its entry tells that there is something, and not what.
+    pub fn import(&self) -> u64 {
+        self.commit_told(|_| Vec::new())
+    }
+
+    fn commit_told(&self, told: impl FnOnce(u64) -> Vec<Revocation>) -> u64 {
         let mut kept = self.kept();
         let position = kept.head.position + 1;
         kept.head = FeedPlace { position, entry: Uuid::now_v7() };
-        let entry = FeedEntry { position, entry: kept.head.entry, revocations: vec![numbered(position)] };
+        let entry = FeedEntry { position, entry: kept.head.entry, revocations: told(position) };
         kept.feed.push(entry);
         kept.set.push(numbered(position));
         drop(kept);

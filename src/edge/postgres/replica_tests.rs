@@ -9,7 +9,8 @@ use super::feed::Feed;
 use super::feed_fakes::{Checked, Dice, FakeDatabase, FakeSink, Link, Way, clock};
 use super::replica::{ClusterReplica, ReplicaPlan, ReplicaState};
 use super::signals::FeedClock;
-use palisade_core::ports::{ConfirmedBy, RecordFormats, Unmeasured};
+use palisade_core::domain::revocation::Revocation;
+use palisade_core::ports::{ConfirmedBy, FeedSink, RecordFormats, Unmeasured};
 
 const LEASE: Duration = Duration::from_secs(5);
 
@@ -146,6 +147,47 @@ async fn a_replica_that_is_cut_off_costs_one_lease_once_and_comes_back_with_ever
     assert_eq!(world.revoke(&a).await.1, all(2));
 }
 
+/// What a member with a clock of its own believes, by the clock of the others.
+struct SlowSink {
+    sink: Arc<FakeSink>,
+    /// When the two clocks were the same.
+    begun: Duration,
+}
+
+impl FeedSink for SlowSink {
+    fn apply(&self, revocations: &[Revocation]) {
+        self.sink.apply(revocations);
+    }
+
+    fn believe_until(&self, until: Duration) {
+        self.sink.believe_until(until + until.saturating_sub(self.begun) / 100);
+    }
+
+    fn closed(&self, why: &str) {
+        self.sink.closed(why);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_runs_slower_by_one_per_cent_lets_nothing_in() {
+    let world = World::new();
+    let a = world.member("a").await;
+    let (begun, clock) = ((world.clock)(), Arc::clone(&world.clock));
+    let slow: FeedClock = Arc::new(move || begun + (clock() - begun) * 100 / 101);
+    let link = Link::new(&world.database, 7, 1, true);
+    let feed = Arc::new(Feed::start(Arc::clone(&link) as _, slow, Arc::new(Unmeasured)));
+    let sink = world.checked.sink();
+    let b = ClusterReplica::start(feed, plan("b"), Arc::new(SlowSink { sink: Arc::clone(&sink), begun }));
+    b.serving().await.unwrap();
+    // It confirms at once, so that the whole of its lease is left when it is cut off.
+    b.set_key_ring(1);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    link.way.send_replace(Way::Cut);
+    assert!(sink.left() > LEASE, "{:?}", sink.left());
+    // Is held against what both believe by then.
+    assert_eq!(world.revoke(&a).await.1, ConfirmedBy::Replicas { confirmed: 1, lapsed: 1, open: Vec::new() });
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_that_serves_on_is_named_as_long_as_it_is_gone() {
     let world = World::new();
@@ -205,6 +247,19 @@ async fn entries_that_are_gone_from_the_feed_are_read_with_the_whole_set() {
     b.link.way.send_replace(Way::Open);
     tokio::time::sleep(LEASE).await;
     assert!((1..=7).all(|n| b.sink.has(n)) && !b.sink.left().is_zero());
+    assert_eq!(world.revoke(&a).await.1, all(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_entry_does_not_tell_is_read_with_the_whole_set() {
+    let world = World::new();
+    let (a, b) = (world.member("a").await, world.member("b").await);
+    b.link.way.send_replace(Way::Cut);
+    let imported = world.database.import();
+    world.database.commit();
+    b.link.way.send_replace(Way::Open);
+    tokio::time::sleep(LEASE).await;
+    assert!(a.sink.has(imported) && b.sink.has(imported) && !b.sink.left().is_zero());
     assert_eq!(world.revoke(&a).await.1, all(2));
 }
 

@@ -70,6 +70,23 @@ pub enum PostgresOpenError {
     Store(#[from] StoreError),
 }
 
+impl PostgresOpenError {
+    /// Whether the database is away for a reason that is over by itself as a rule
+    /// ([`DatabaseFailure::is_passing`]).
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            PostgresOpenError::Migration(
+                MigrationError::Database(failure) | MigrationError::Failed { failure, .. },
+            )
+            | PostgresOpenError::Database(failure) => failure.is_passing(),
+            PostgresOpenError::Migration(MigrationError::Outdated { .. })
+            | PostgresOpenError::PartlyImported
+            | PostgresOpenError::Store(_) => false,
+        }
+    }
+}
+
 impl PostgresStore {
     /// Opens the store at this place, bringing its schema up to date. Must be called in a tokio runtime, where it does
     /// its work until it is dropped.
