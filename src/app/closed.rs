@@ -3,11 +3,11 @@
 use super::options::Accept;
 use crate::edge::store::Kept;
 
-/// Whether a start may serve this store.
+/// Whether a start may serve this store. Returns what the operator should know.
 ///
 /// # Errors
 /// It is the source of a migration; what to do.
-pub(super) fn admit(kept: &Kept, accept: Accept) -> Result<(), String> {
+pub(super) fn admit(kept: &Kept, accept: Accept) -> Result<Option<String>, String> {
     match &kept.closed_for {
         Some(what) if !accept.closed_source => Err(format!(
             "the store is closed for writing: {what}. If that is done, serve the other store: set store.url to it. To go on \
@@ -15,6 +15,10 @@ pub(super) fn admit(kept: &Kept, accept: Accept) -> Result<(), String> {
              take writes again: `palisade migrate --give-up` with its URL. To serve it as it is, without any change, not even \
              a revocation: `palisade run --accept-closed-source`"
         )),
-        _ => Ok(()),
+        Some(what) => Ok(Some(format!(
+            "the store is closed for writing: {what}. It is served as it is, as accepted: what was valid passes, and every \
+             change is answered with a 503, revocations among them"
+        ))),
+        None => Ok(None),
     }
 }

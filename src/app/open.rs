@@ -128,8 +128,8 @@ fn open_sled(
     let mut admitted = Vec::new();
     // A start that is refused changes nothing: all of this is looked at before the store is opened for use.
     let mut admit = |kept: &Kept| {
-        closed::admit(kept, options.accept)?;
-        admitted = secrets::admit(config, own, kept, options.accept)?;
+        admitted = closed::admit(kept, options.accept)?.into_iter().collect();
+        admitted.extend(secrets::admit(config, own, kept, options.accept)?);
         let known = kept.key_checks.as_ref().map_err(Clone::clone)?;
         admitted.extend(key_checks::admit(known, own, data_dir, options.accept)?);
         if config.tokens.key.is_none() {

@@ -113,7 +113,7 @@ pub(super) async fn open(
     let is_populated = is_populated(&*store).await.map_err(|error| failed(&error))?;
     let closed_for = store.closed_for().await.map_err(|error| failed(&error))?;
     let kept = Kept { is_new: false, is_populated, key_checks: Ok(BTreeMap::new()), closed_for };
-    closed::admit(&kept, options.accept)?;
+    notices.extend(closed::admit(&kept, options.accept)?);
     notices.extend(secrets::admit(config, &*own, &kept, options.accept)?);
     match own.seal_anew().map_err(|error| error.to_string())? {
         0 => {}

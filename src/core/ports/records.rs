@@ -346,7 +346,7 @@ pub trait Records: Send + Sync {
     }
 
     /// Closes the store for writing, durably and for every process, or opens it again. `what` says what for, without a
-    /// secret. A closed store refuses every commit ([`StoreError::Unavailable`]), and reads as before.
+    /// secret. A closed store refuses every commit ([`StoreError::Closed`]), and reads as before.
     ///
     /// # Errors
     /// [`StoreError`]; then it is as it was.

@@ -32,6 +32,12 @@ pub enum StoreError {
     /// The write is not durable, and the caller must not act as if it were. Worth trying later.
     #[error("the store cannot write: {0}")]
     Unavailable(String),
+    /// The store is closed for writing: its records are moved, or were moved, to another one. Nothing was changed, and nothing
+    /// will be until an operator decides.
+    #[error(
+        "the store is closed for writing: {0}. Serve the other store, or let this one take writes again with `palisade migrate --give-up`"
+    )]
+    Closed(String),
     /// A record cannot be read: it is damaged.
     #[error("the store holds a record that cannot be read: {0}")]
     Unreadable(String),

@@ -45,7 +45,10 @@ fn fault(error: &ConnectionError) -> InjectFault {
         }
         ConnectionError::Conflict
         | ConnectionError::Store(
-            StoreError::Unavailable(_) | StoreError::OlderReplica(_) | StoreError::EndsNotKept(_),
+            StoreError::Unavailable(_)
+            | StoreError::Closed(_)
+            | StoreError::OlderReplica(_)
+            | StoreError::EndsNotKept(_),
         ) => InjectFault::Unavailable { reason, retry_after: None },
         ConnectionError::Provider {
             kind: FaultKind::Misconfigured | FaultKind::ProviderError | FaultKind::PluginFailed,

@@ -85,7 +85,7 @@ impl Accounts {
         let why = match AssertUnwindSafe(self.do_task(&task, held)).catch_unwind().await {
             Ok(Ok(true)) => return Ok(true),
             Ok(Ok(false)) => "others were changing the account all the time".to_owned(),
-            Ok(Err(error @ StoreError::Unavailable(_))) => return Err(error),
+            Ok(Err(error @ (StoreError::Unavailable(_) | StoreError::Closed(_)))) => return Err(error),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "it panicked".to_owned(),
         };

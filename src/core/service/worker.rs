@@ -34,6 +34,8 @@ impl Worker<'_> {
             let is_wakeable = match pass().await {
                 Ok(true) => continue,
                 Ok(false) => true,
+                // The start has said it, and nothing changes by itself.
+                Err(StoreError::Closed(_)) => false,
                 Err(error) => {
                     tracing::warn!(%error, "{} wait: the store does not take what became of them", self.what);
                     false

@@ -14,6 +14,9 @@ use palisade_core::domain::verdict::{Refusal, TokenFault};
 use palisade_core::ports::{Busy, SignError, StoreError, TooMany};
 use palisade_core::service::accounts::{AccountError, Ways};
 
+/// When to try again at a store that is closed for writing: only an operator opens it.
+const CLOSED_FOR: Duration = Duration::from_secs(60);
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         tracing::error!(%error, "the store refused a request");
@@ -37,6 +40,12 @@ pub(super) fn store(error: &StoreError) -> Failure {
         StoreError::Unavailable(_) => {
             let detail = "the store does not answer, so it is not known that this was done; try again";
             Failure::new(503, "store_unavailable", detail)
+        }
+        StoreError::Closed(_) => {
+            let detail = "nothing was changed: this gateway serves a store that is closed for writing, because its records are \
+                          moved, or were moved, to another one; it takes changes again once its operator has decided which \
+                          store is served";
+            Failure::new(503, "store_unavailable", detail).after(CLOSED_FOR)
         }
         StoreError::EndsNotKept(_) => {
             let detail = "this was done, but the journal of ends (backup.journal) cannot be written, so that a restore could \
@@ -274,6 +283,9 @@ mod tests {
             Some(AccountError::Busy(_)) => TooMany { retry_after: Duration::from_millis(1500) }.into(),
             Some(AccountError::TooMany(_)) => StoreError::Unavailable("inside".into()).into(),
             Some(AccountError::Store(StoreError::Unavailable(_))) => {
+                StoreError::Closed("inside".into()).into()
+            }
+            Some(AccountError::Store(StoreError::Closed(_))) => {
                 StoreError::Unreadable("inside".into()).into()
             }
             Some(AccountError::Store(StoreError::Unreadable(_))) => StoreError::Newer("inside".into()).into(),
@@ -300,6 +312,15 @@ mod tests {
     }
 
     #[test]
+    fn a_write_to_a_closed_store_is_known_not_to_be_done_and_is_not_hurried() {
+        let failure = store(&StoreError::Closed("its records are moved to sled:/inside".to_owned()));
+        assert_eq!((failure.status(), failure.code()), (503, "store_unavailable"));
+        assert_eq!(failure.retry_after(), Some(60));
+        let detail = failure.document()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("nothing was changed: ") && !detail.contains("inside"), "{detail}");
+    }
+
+    #[test]
     fn every_error_is_told_in_a_listed_code_and_none_from_inside() {
         let listed: Vec<Value> =
             documented_failures().iter().map(|(failure, _)| failure.document()["code"].clone()).collect();
@@ -314,6 +335,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 31);
+        assert_eq!(count, 32);
     }
 }

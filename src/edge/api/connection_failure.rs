@@ -152,6 +152,9 @@ mod tests {
             Some(ConnectionError::TooMany(_)) => VaultError::UnknownKey("inside".into()).into(),
             Some(ConnectionError::Vault(_)) => StoreError::Unavailable("inside".into()).into(),
             Some(ConnectionError::Store(StoreError::Unavailable(_))) => {
+                StoreError::Closed("inside".into()).into()
+            }
+            Some(ConnectionError::Store(StoreError::Closed(_))) => {
                 StoreError::Unreadable("inside".into()).into()
             }
             // Told on a page only.
@@ -181,6 +184,6 @@ mod tests {
             count += 1;
             error = after(Some(&this));
         }
-        assert_eq!(count, 22);
+        assert_eq!(count, 23);
     }
 }

@@ -383,7 +383,7 @@ pub fn outcomes(text: &str, asked: usize) -> Result<Vec<CommitOutcome>, StoreErr
         return Err(StoreError::Unavailable("an import into the store has not come to its end".to_owned()));
     }
     if let Some(why) = answer.closed_for {
-        return Err(StoreError::Unavailable(format!("the store is closed for writing: {why}")));
+        return Err(StoreError::Closed(why));
     }
     let commits = answer.commits.unwrap_or_default();
     if commits.len() != asked {

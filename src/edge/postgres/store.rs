@@ -253,7 +253,7 @@ impl PostgresStore {
         match self.write(&sql).await?.len() {
             // What `in_commit` answers, and a number.
             2 => Ok(()),
-            _ => Err(StoreError::Unavailable("the store is closed for writing".to_owned())),
+            _ => Err(StoreError::Closed("its records are moved, or were moved, to another one".to_owned())),
         }
     }
 

@@ -39,8 +39,7 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(super) const IMPORTING: &str = "an import into the store has not come to its end";
 
 /// Why a closed store takes no change.
-pub(super) const CLOSED: &str =
-    "the store is closed for writing, because its records are moved to another one";
+const CLOSED: &str = "its records are moved, or were moved, to another one";
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 
@@ -122,7 +121,7 @@ fn commit(shared: &StoreState, batch: Vec<Queued>) -> Result<(), String> {
     let guard = shared.trees.read().unwrap_or_else(PoisonError::into_inner);
     let Some(trees) = guard.as_ref() else {
         for queued in batch {
-            refuse(queued.command, "the store is closed");
+            refuse(queued.command, unavailable("the store is closed"));
         }
         return Err("the store is closed".into());
     };
@@ -155,9 +154,12 @@ fn commit(shared: &StoreState, batch: Vec<Queued>) -> Result<(), String> {
     }));
     let failure = match outcome {
         Ok(Ok(())) => None,
-        Ok(Err(StoreError::Unavailable(why) | StoreError::Unreadable(why) | StoreError::Newer(why))) => {
-            Some(why)
-        }
+        Ok(Err(
+            StoreError::Unavailable(why)
+            | StoreError::Unreadable(why)
+            | StoreError::Newer(why)
+            | StoreError::Closed(why),
+        )) => Some(why),
         // One process has the store to itself.
         Ok(Err(StoreError::OlderReplica(why))) => Some(why.to_string()),
         Ok(Err(StoreError::EndsNotKept(why))) => Some(why.to_string()),
@@ -177,7 +179,7 @@ fn commit(shared: &StoreState, batch: Vec<Queued>) -> Result<(), String> {
 fn decide(draft: &mut Draft<'_>, command: Command, shared: &StoreState) -> Pending {
     let is_import = matches!(command, Command::Import(..) | Command::TakeOver(..));
     if !is_import && shared.importing.load(Ordering::Relaxed) {
-        refuse(command, IMPORTING);
+        refuse(command, unavailable(IMPORTING));
         return Box::new(|_| ());
     }
     if shared.closed.load(Ordering::Relaxed) && !matches!(command, Command::Close(..) | Command::TakeOver(..))
@@ -260,9 +262,9 @@ fn later<T: 'static>(decided: Result<T, CommitError>, reply: Reply<T>) -> Pendin
 /// What is answered while the disk takes no writes, or the store is closed for writing.
 fn without_disk(shared: &StoreState, command: Command) {
     let why = match shared.is_partly_imported.load(Ordering::Relaxed) {
-        true => IMPORTING,
-        false if shared.closed.load(Ordering::Relaxed) => CLOSED,
-        false => "an earlier write failed and the disk has not recovered",
+        true => unavailable(IMPORTING),
+        false if shared.closed.load(Ordering::Relaxed) => StoreError::Closed(CLOSED.to_owned()),
+        false => unavailable("an earlier write failed and the disk has not recovered"),
     };
     match command {
         Command::Lease(command, reply) => match shared.leases.decide_in_memory(command) {
@@ -273,8 +275,12 @@ fn without_disk(shared: &StoreState, command: Command) {
     }
 }
 
-fn refuse(command: Command, why: &str) {
-    let error = StoreError::Unavailable(why.to_owned()).into();
+fn unavailable(why: &str) -> StoreError {
+    StoreError::Unavailable(why.to_owned())
+}
+
+fn refuse(command: Command, why: StoreError) {
+    let error = why.into();
     // As above, the caller may be gone.
     match command {
         Command::Commit(_, reply) => drop(reply.send(Err(error))),

@@ -102,7 +102,9 @@ impl Connections {
         let started = Instant::now();
         // One with which nothing can be done must not keep the others from it.
         let why = match AssertUnwindSafe(self.keep_up(&connection, lease)).catch_unwind().await {
-            Ok(Err(ConnectionError::Store(error @ StoreError::Unavailable(_)))) => return Err(error),
+            Ok(Err(ConnectionError::Store(error @ (StoreError::Unavailable(_) | StoreError::Closed(_))))) => {
+                return Err(error);
+            }
             Ok(Err(error @ (ConnectionError::Store(_) | ConnectionError::Vault(_)))) => {
                 Some(error.to_string())
             }
