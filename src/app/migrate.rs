@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::backup::{SECRETS, kind};
 use super::stores::{self, OpenStore};
-use crate::config::Config;
+use crate::config::{Config, StoreUrl};
 use crate::edge::data_dir;
 use crate::edge::own_secrets::file_name;
 use crate::edge::store::Doubts;
@@ -43,58 +43,156 @@ pub(crate) fn migrate(
     if !stores::may_be_there(from) {
         return Err(format!("there is no store at {}", from.store));
     }
+    if is_one_store(from, to) {
+        return Err(format!("{} and {} are one store: name another one to move to", from.store, to.store));
+    }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
-    let purpose = format!("its records are moved to {}", to.store);
     let source = runtime.block_on(OpenStore::open(from, Doubts::Refuse, &mut |_| Ok(())))?;
-    let done = runtime.block_on(async {
+    runtime.block_on(async {
         let source = Arc::clone(&source.store);
-        close(&*source, &purpose).await?;
+        // A target that will not do is told before the source is closed: a wrong name stops no gateway.
+        let goes_on = admit_source(&*source, from, to).await?;
         data_dir::make(to.store.data_dir())?;
         let target = OpenStore::open(to, Doubts::ResumeImport, &mut |_| Ok(())).await?;
         let store = Arc::clone(&target.store);
-        let resumed = fill(&*source, &*store, told).await?;
-        let (records, kinds) = compare(&*source, &*store, told).await?;
-        let notices = move_secrets(from, to).await?;
-        Ok::<_, String>(MigrationReport { records, resumed, kinds, notices })
-    })?;
-    // From here on the other one is the store. This one stays closed: served again, it would know nothing of what came
-    // after.
-    let moved = format!("its records were moved to {}", to.store);
-    let store = Arc::clone(&source.store);
-    runtime.block_on(store.set_closed(Some(moved))).map_err(|error| error.to_string())?;
-    Ok(done)
+        admit_target(&*store, to, goes_on).await?;
+        if !goes_on {
+            source.set_closed(Some(under_way(to))).await.map_err(|error| error.to_string())?;
+        }
+        let moved = async {
+            let resumed = fill(&*source, &*store, told).await?;
+            let (records, kinds) = compare(&*source, &*store, told).await?;
+            let notices = move_secrets(from, to).await?;
+            // From here on the other one is the store. This one stays closed: served again, it would know nothing of what
+            // came after.
+            source.set_closed(Some(done(to))).await.map_err(|error| error.to_string())?;
+            Ok::<_, String>(MigrationReport { records, resumed, kinds, notices })
+        };
+        moved.await.map_err(|error| {
+            format!(
+                "{error}\n{} stays closed for writing: run the same command again, or give it up by `palisade migrate --give-up` \
+                 with its URL",
+                from.store
+            )
+        })
+    })
 }
 
-/// Lets the source of a migration take writes again. Blocks, outside of tasks. Returns what it was closed for.
+/// What a source is closed for until all of it is moved.
+fn under_way(to: &Config) -> String {
+    format!("its records are moved to {}", to.store)
+}
+
+/// What a source is closed for once all of it was moved, and how that begins.
+fn done(to: &Config) -> String {
+    format!("{DONE}{}", to.store)
+}
+const DONE: &str = "its records were moved to ";
+
+/// Whether both are one data folder, by whatever names. Of databases their records tell.
+fn is_one_store(from: &Config, to: &Config) -> bool {
+    let folder = |config: &Config| match &config.store {
+        StoreUrl::Sled(folder) => folder.canonicalize().ok(),
+        StoreUrl::Postgres(_) => None,
+    };
+    folder(from).is_some_and(|source| folder(to) == Some(source))
+}
+
+/// Whether this source may be moved there, and whether that was begun before.
 ///
 /// # Errors
-/// As one printable text; then it stays closed.
-pub(crate) fn give_up(from: &Config) -> Result<Option<String>, String> {
+/// It may not; as one printable text. Nothing was changed.
+async fn admit_source(source: &dyn Store, from: &Config, to: &Config) -> Result<bool, String> {
+    match source.closed_for().await.map_err(|error| error.to_string())? {
+        Some(what) if what == under_way(to) => return Ok(true),
+        Some(what) if what == done(to) => {
+            return Err(format!(
+                "{} is closed already: {what}, all of them. Set store.url to that one",
+                from.store
+            ));
+        }
+        Some(what) => {
+            return Err(format!(
+                "the source is closed already: {what}. Go on with that migration, or give it up first: `palisade migrate \
+                 --give-up` with its URL"
+            ));
+        }
+        None => {}
+    }
+    match is_empty(source).await? {
+        true => Err(format!(
+            "{} holds no records, and nothing was changed. Is it the store that is to be moved? It comes first, and behind it \
+             the empty one",
+            from.store
+        )),
+        false => Ok(false),
+    }
+}
+
+/// Whether a migration may go there.
+///
+/// # Errors
+/// It may not; as one printable text. Nothing was changed by this.
+async fn admit_target(target: &dyn Store, to: &Config, goes_on: bool) -> Result<(), String> {
+    if let Some(what) = target.closed_for().await.map_err(|error| error.to_string())? {
+        return Err(format!(
+            "{} is closed for writing ({what}), and holds what it held then: name an empty store",
+            to.store
+        ));
+    }
+    if goes_on {
+        return Ok(());
+    }
+    let is_part = target.import_begun().await.map_err(|error| error.to_string())?.is_some();
+    match is_part || !is_empty(target).await? {
+        true => Err(format!(
+            "{} is not empty: it holds records, or a part of a migration or a restore. Nothing was changed, and the source \
+             takes writes as before. Name an empty store, or empty this one",
+            to.store
+        )),
+        false => Ok(()),
+    }
+}
+
+async fn is_empty(store: &dyn Store) -> Result<bool, String> {
+    Ok(store.records(None, 1).await.map_err(|error| error.to_string())?.records.is_empty())
+}
+
+/// What became of a migration that was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    /// What the store was closed for.
+    pub(crate) what: String,
+    /// Whether all of it had been moved, so that the other one may be served by now.
+    pub(crate) was_done: bool,
+}
+
+/// Lets the source of a migration take writes again. Blocks, outside of tasks.
+///
+/// # Errors
+/// As one printable text; then nothing was changed. Among them: it is not closed, such as where the other store was named.
+pub(crate) fn give_up(from: &Config) -> Result<GivenUp, String> {
     if !stores::may_be_there(from) {
         return Err(format!("there is no store at {}", from.store));
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
-    let source = runtime.block_on(OpenStore::open(from, Doubts::Refuse, &mut |_| Ok(())))?;
+    // A part of an import opens, too, to be told from a source.
+    let source = runtime.block_on(OpenStore::open(from, Doubts::ResumeImport, &mut |_| Ok(())))?;
     let store = Arc::clone(&source.store);
     runtime.block_on(async {
-        let closed = store.closed_for().await.map_err(|error| error.to_string())?;
-        if closed.is_some() {
-            store.set_closed(None).await.map_err(|error| error.to_string())?;
+        let name_the_source = "Name the store that is moved, and not the one that its records go to";
+        if store.import_begun().await.map_err(|error| error.to_string())?.is_some() {
+            return Err(format!(
+                "{} holds a part of what is moved or restored into it, and nothing was changed. {name_the_source}",
+                from.store
+            ));
         }
-        Ok(closed)
+        let Some(what) = store.closed_for().await.map_err(|error| error.to_string())? else {
+            return Err(format!("{} is not closed for writing, and nothing was changed. {name_the_source}", from.store));
+        };
+        store.set_closed(None).await.map_err(|error| error.to_string())?;
+        Ok(GivenUp { was_done: what.starts_with(DONE), what })
     })
-}
-
-async fn close(source: &dyn Store, purpose: &str) -> Result<(), String> {
-    let closed = source.closed_for().await.map_err(|error| error.to_string())?;
-    match closed {
-        Some(other) if other != purpose => Err(format!(
-            "the source is closed already: {other}. Go on with that migration, or give it up first: `palisade migrate \
-             --give-up` with its URL"
-        )),
-        Some(_) => Ok(()),
-        None => source.set_closed(Some(purpose.to_owned())).await.map_err(|error| error.to_string()),
-    }
 }
 
 /// Copies what is not there yet. Returns how many records were there from an earlier try.
@@ -196,8 +294,7 @@ async fn compare(
         missing.iter().map(|(kind, count)| format!("{count} {kind:?}")).collect::<Vec<_>>().join(", ")
     };
     Err(format!(
-        "the stores differ. Only in the source: {}. Only in the target: {}. The source stays closed; empty the target and run \
-         the same command again, or give the migration up",
+        "the stores differ. Only in the source: {}. Only in the target: {}. Empty the target first",
         or_none(count(&wanted, &found)),
         or_none(count(&found, &wanted))
     ))

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::backup::Progress;
-use super::output::{Output, pretty};
+use super::output::{Output, pretty, tell};
 use crate::app::migrate::{self, MigrationReport};
 use crate::config::{self, Config};
 
@@ -50,17 +50,22 @@ pub(super) fn run(config: &Path, command: &Migrate) -> Result<String, String> {
     let of = |url: &str| if url.starts_with("sled:") { &[][..] } else { &keys[..] };
     let from = with_store(&text, config, &command.from, of(&command.from))?;
     let Some(to) = &command.to else {
-        return Ok(match migrate::give_up(&from)? {
-            Some(what) => format!("{} takes writes again; it had been closed: {what}", from.store),
-            None => format!("{} was not closed", from.store),
-        });
+        let given_up = migrate::give_up(&from)?;
+        if given_up.was_done {
+            tell(format_args!(
+                "warning: the migration was done. Each of the two stores takes writes now, and lacks what the other one \
+                 acknowledges, revocations among it: serve one of them only. If the other one was served, what was revoked \
+                 there is not revoked here: `palisade token revoke --before now` ends every token, once this one is served"
+            ));
+        }
+        return Ok(format!("{} takes writes again; it had been closed: {}", from.store, given_up.what));
     };
     let target = match &command.to_config {
         Some(path) => with_store(&read(path)?, path, to, of(to))?,
         None => with_store(&text, config, to, of(to))?,
     };
     let report = Progress::of_records(|told| migrate::migrate(&from, &target, told))?;
-    report.notices.iter().for_each(|notice| eprintln!("warning: {notice}"));
+    report.notices.iter().for_each(|notice| tell(format_args!("warning: {notice}")));
     Ok(match command.output.json {
         true => pretty(&shown(&report)),
         false => format!(

@@ -111,8 +111,20 @@ async fn a_target_that_holds_something_else_is_no_target() {
     target.close();
     let refused = run(&mut migrate(folder, &[]), "");
     let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("is not empty"), "{said}");
+    let source = open(&folder.join("data")).unwrap();
+    assert_eq!(source.closed_for().await.unwrap(), None, "it takes writes as before");
+    // Where a migration was begun, the target is compared.
+    let url = folder.join("other");
+    source.set_closed(Some(format!("its records are moved to sled:{}", url.display()))).await.unwrap();
+    source.close();
+    let refused = run(&mut migrate(folder, &[]), "");
+    let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success() && said.contains("Only in the source: 6000 User"), "{said}");
-    assert!(said.contains("Only in the target: 1 User"), "{said}");
+    assert!(
+        said.contains("Only in the target: 1 User") && said.contains("stays closed for writing"),
+        "{said}"
+    );
     let elsewhere = run(
         palisade()
             .args(["migrate", "sled:data", "sled:third", "--config"])
