@@ -22,6 +22,7 @@ pub(crate) mod key_files;
 mod levels;
 mod load;
 pub(crate) mod migrate;
+pub(crate) mod needed_keys;
 mod open;
 mod operator;
 mod options;

@@ -1,11 +1,15 @@
 //! Backups: the form of the file against every kind of damage, and the way of everything that a store holds into one and
 //! back.
 
+mod mishaps;
 mod moving;
 mod program;
 
+use std::io::{Read, Write};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use palisade::edge::backup::reader::{self, Chunk};
 use palisade::edge::backup::{
@@ -16,6 +20,7 @@ use palisade::edge::store::SledStore;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{ImportError, RecordKind, Records, VersionedRecord};
 use palisade_testing::transfer::{Whole, every_record, exported};
+use serde_json::json;
 use zeroize::Zeroizing;
 
 fn keys(byte: u8) -> InstallationKeys {
@@ -30,6 +35,7 @@ fn header() -> BackupHeader {
         store: "sled".to_owned(),
         program: "test".to_owned(),
         issuer: "https://id.test".to_owned(),
+        secrets_kept: Vec::new(),
     }
 }
 
@@ -264,5 +270,138 @@ fn a_backup_of_version_1_is_read() {
         (backup.counts.records, backup.counts.chunks, backup.counts.kinds["token_version"]),
         (7, 2, 2)
     );
-    assert_eq!((backup.needed, backup.highest), (vec!["vault.key".to_owned()], Some(UnixTime(9))));
+    assert_eq!((backup.needed(), backup.highest), (vec!["vault.key".to_owned()], Some(UnixTime(9))));
+}
+
+/// A backup of these frames behind its header, each with the checksum that it needs.
+fn forged(frames: &[(u8, &[u8])]) -> Vec<u8> {
+    let header = json!({
+        "id": "00".repeat(16), "installation": keys(1).public(), "made_at": 1, "store": "sled", "program": "test", "issuer": "i"
+    });
+    let header = header.to_string();
+    let mut backup = [&b"palisade-backup\n"[..], &1u32.to_be_bytes()].concat();
+    let mut before = backup.clone();
+    for (number, (kind, payload)) in (0u64..).zip([(b'H', header.as_bytes())].iter().chain(frames)) {
+        let length = u32::try_from(payload.len()).unwrap();
+        let head = [&[*kind][..], &number.to_be_bytes(), &length.to_be_bytes()].concat();
+        let mut crc = crc32fast::Hasher::new();
+        [&before, &head, *payload].iter().for_each(|part| crc.update(part));
+        backup.extend([&head[..], &crc.finalize().to_be_bytes(), payload].concat());
+        before = vec![0; 16];
+    }
+    backup
+}
+
+/// A chunk of records, packed: as long as these lines, and as many records as is said.
+fn chunk(line: &[u8], lines: usize, count: u32) -> Vec<u8> {
+    let mut payload =
+        [count.to_be_bytes(), u32::try_from(line.len() * lines).unwrap().to_be_bytes()].concat();
+    let mut zlib = flate2::write::ZlibEncoder::new(&mut payload, flate2::Compression::fast());
+    (0..lines).for_each(|_| zlib.write_all(line).unwrap());
+    zlib.finish().unwrap();
+    payload
+}
+
+/// Whatever a file says of itself: the program reads each of these with so much memory.
+#[test]
+fn a_forged_backup_takes_no_more_memory_than_a_true_one() {
+    const KIBIBYTES: u32 = 300_000;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("forged");
+    let record = br#"{"version":1,"kind":"key_check","record":{"file":"f","check":"c"}}
+"#;
+    let many = (60 << 20) / record.len();
+    let list = |items: usize| {
+        let begin = &br#"{"version":1,"kind":"key_check","record":{"file":["#[..];
+        [begin, &b"[],".repeat(items), b"[]]}}\n"].concat()
+    };
+    let spaces = vec![b' '; 60 << 20];
+    let names = (0..2_000_000).map(|n| format!("\"{n}\":1,")).collect::<String>();
+    let trailer = format!("{{\"kinds\":{{{names}\"a\":1}}}}").into_bytes();
+    let content = "00".repeat(400_000);
+    let secret = |n| (b'S', format!("{{\"name\":\"{n}\",\"content\":\"{content}\"}}").into_bytes());
+    let mut short = chunk(record, many, 1);
+    short[4..8].copy_from_slice(&9u32.to_be_bytes());
+    for (what, why, frames) in [
+        (
+            "many records",
+            "it holds no chunk of records",
+            vec![(b'R', chunk(record, many, u32::try_from(many).unwrap()))],
+        ),
+        ("too many records", "it holds no chunk of records", vec![(b'R', chunk(record, 40_000, 40_000))]),
+        ("more records than said", "has 1 records and has more", vec![(b'R', chunk(record, many / 16, 1))]),
+        ("more bytes than said", "its records cannot be unpacked", vec![(b'R', short)]),
+        ("a long line", "it holds no chunk of records", vec![(b'R', chunk(&list(20 << 20), 1, 1))]),
+        ("as long a line as may be", "cannot be read", vec![(b'R', chunk(&list(1_300_000), 1, 1))]),
+        ("a long secret", "its length or its checksum is damaged", vec![(b'S', spaces.clone())]),
+        ("a long trailer", "its length or its checksum is damaged", vec![(b'T', trailer)]),
+        ("an unknown kind", "its length or its checksum is damaged", vec![(b'X', spaces)]),
+        ("many secrets", "or too many of them", (0..400).map(secret).collect()),
+    ] {
+        let frames: Vec<(u8, &[u8])> = frames.iter().map(|(kind, payload)| (*kind, &payload[..])).collect();
+        std::fs::write(&file, forged(&frames)).unwrap();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &format!("ulimit -d {KIBIBYTES} && exec \"$0\" backup verify \"$1\"")]);
+        let output = command.arg(env!("CARGO_BIN_EXE_palisade")).arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{what}: {said}");
+        assert!(said.contains("damaged at byte") && said.contains(why), "{what}: {said}");
+    }
+}
+
+#[test]
+fn what_a_forged_backup_says_does_nothing_to_a_terminal() {
+    let line = format!("{{\"version\":1,\"kind\":\"{}\",\"record\":1}}\n", "\\u001b[2J".repeat(1000));
+    let trailer = format!("{{\"chunks\":\"{}\"}}", "\\u001b[2J".repeat(1000));
+    for frame in [(b'R', chunk(line.as_bytes(), 1, 1)), (b'T', trailer.into_bytes())] {
+        let words = check(&forged(&[(frame.0, &frame.1)])).unwrap_err().to_string();
+        assert!(!words.contains('\u{1b}') && words.len() < 600, "{words}");
+    }
+}
+
+#[test]
+fn the_head_of_an_encrypted_file_is_read_so_far_only() {
+    let identities = sealed::identities(IDENTITY).unwrap();
+    for endless in [&b"a"[..], b"-> X25519 AAAA\nAAAA\n"] {
+        let begin = &b"age-encryption.org/v1\n-> X25519 "[..];
+        let input = begin.chain(std::io::Cursor::new(endless.repeat((8 << 20) / endless.len())));
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Counted { input, read: Arc::clone(&read) };
+        assert!(sealed::open(counted, &identities).is_err());
+        let read = read.load(Ordering::Relaxed);
+        assert!(read <= 256 << 10, "{read} bytes were read");
+    }
+}
+
+/// Counts what is read.
+struct Counted<R> {
+    input: R,
+    read: Arc<AtomicUsize>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.input.read(bytes)?;
+        self.read.fetch_add(read, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+/// A file that becomes another one between its check and its import.
+#[tokio::test]
+async fn an_import_of_another_backup_than_was_checked_does_not_end() {
+    let records = few_records().await;
+    let [one, other] = [0; 2].map(|_| written(&records, &keys(1), &[]));
+    let known = check(&one).unwrap();
+    let begun = |bytes: &[u8]| BackupReader::begin(std::io::Cursor::new(bytes.to_vec())).unwrap();
+    assert!(matches!(BackupRecords::of(begun(&other), &known), Err(BackupError::Changed)));
+    // One with the same header: a forger knows it, and an installation can sign what it likes.
+    let known = CheckedBackup { counts: check(&other).unwrap().counts, ..known };
+    let folder = tempfile::tempdir().unwrap();
+    let store = SledStore::open(folder.path()).unwrap();
+    let mut source = BackupRecords::of(begun(&one), &known).unwrap();
+    let outcome = store.import(&mut source).await;
+    assert!(matches!(outcome, Err(ImportError::Source(_))), "{outcome:?}");
+    assert!(matches!(source.fault(), Some(BackupError::Changed)), "{:?}", source.fault());
+    assert!(store.records(None, 9).await.is_err(), "it serves nothing");
 }

@@ -62,6 +62,12 @@ pub(super) fn kept_secrets(secrets: &dyn SecretStore) -> Result<Vec<NamedSecret>
     Ok(kept)
 }
 
+/// The names of the gateway's secrets that are kept, also where one cannot be read. Blocks.
+pub(super) fn kept_names(secrets: &dyn SecretStore) -> Vec<String> {
+    let is_kept = |secret: &OwnSecret| !matches!(secrets.read(*secret), Ok(None));
+    SECRETS.into_iter().filter(is_kept).map(|secret| file_name(secret).to_owned()).collect()
+}
+
 /// Makes a backup of the store of `config`, which no gateway has open. Blocks, outside of tasks. Returns what is in it, and
 /// which installation has signed it.
 ///
@@ -76,18 +82,20 @@ pub(crate) fn offline<W: Write>(
     let secrets = stores::secrets(config)?;
     let keys = installation(config, &*secrets)?;
     let with_secrets = request.secrets && !request.recipients.is_empty();
-    let plan = BackupPlan {
-        store: kind(&config.store),
-        issuer: config.tokens.issuer.clone(),
-        made_at: SystemClock.now(),
-        recipients: request.recipients.clone(),
-        secrets: if with_secrets { kept_secrets(&*secrets)? } else { Vec::new() },
-    };
     if !stores::may_be_there(config) {
         return Err(format!("there is no store in {}", config.store.data_dir().display()));
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| error.to_string())?;
     let opened = runtime.block_on(OpenStore::open(config, Doubts::Refuse, &mut |_| Ok(())))?;
+    // Behind the opening, which makes the tables of a database.
+    let plan = BackupPlan {
+        store: kind(&config.store),
+        issuer: config.tokens.issuer.clone(),
+        made_at: SystemClock.now(),
+        recipients: request.recipients.clone(),
+        secrets_kept: kept_names(&*secrets),
+        secrets: if with_secrets { kept_secrets(&*secrets)? } else { Vec::new() },
+    };
     let store = Arc::clone(&opened.store);
     let made = runtime.block_on(async { store.snapshot().await }).map_err(|error| error.to_string());
     let made = made.and_then(|mut source: Box<dyn RecordSource>| {

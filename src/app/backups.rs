@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::backup::{installation, kept_secrets, kind};
+use super::backup::{installation, kept_names, kept_secrets, kind};
 use super::compose::Composed;
 use crate::edge::backup::{BackupError, BackupPlan, ChannelWriter, InstallationKeys, sealed, stream};
 use palisade_core::ports::{BackupBytes, BackupRefused, BackupRequest, Backups, Clock, SecretStore, Store};
@@ -48,18 +48,20 @@ impl Backups for BackupMaker {
         sealed::recipients(&request.recipients).map_err(|error| BackupRefused::Invalid(error.to_string()))?;
         let with_secrets = request.secrets && !request.recipients.is_empty();
         let secrets = Arc::clone(&self.secrets);
-        let secrets = match with_secrets {
-            false => Vec::new(),
-            true => tokio::task::spawn_blocking(move || kept_secrets(&*secrets))
-                .await
-                .map_err(|error| BackupRefused::Unavailable(error.to_string()))?
-                .map_err(BackupRefused::Unavailable)?,
+        let read = move || {
+            let content = if with_secrets { kept_secrets(&*secrets)? } else { Vec::new() };
+            Ok((kept_names(&*secrets), content))
         };
+        let (secrets_kept, secrets) = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|error| BackupRefused::Unavailable(error.to_string()))?
+            .map_err(BackupRefused::Unavailable)?;
         let plan = BackupPlan {
             store: self.kind,
             issuer: self.issuer.clone(),
             made_at: self.clock.now(),
             recipients: request.recipients,
+            secrets_kept,
             secrets,
         };
         let source = self.store.snapshot().await;

@@ -37,7 +37,7 @@ enum Changed {
 }
 
 /// The files that have no checksum of their own, the server key first: all check values are under it.
-const SECRETS: [(OwnSecret, Changed); 4] = [
+static SECRETS: [(OwnSecret, Changed); 4] = [
     (
         OwnSecret::ServerKey,
         Changed::Refused(
@@ -86,8 +86,7 @@ pub(super) fn admit(
     // Those that cannot be used first: no flag makes them usable.
     are_usable(secrets)?;
     let server_key = file_name(OwnSecret::ServerKey);
-    let known_ring = known.get(server_key).map_or("", String::as_str);
-    let now = checks(secrets, data_dir, known_ring);
+    let now = checks_as_known(known, secrets, data_dir);
     let mut notices = Vec::new();
     if was_there(known, OwnSecret::ServerKey) && matches!(secrets.read(OwnSecret::ServerKey), Ok(None)) {
         let all = SECRETS.iter().map(|(secret, _)| file_name(*secret)).filter(|file| *file != server_key);
@@ -96,19 +95,8 @@ pub(super) fn admit(
             all.collect::<Vec<_>>().join(", ")
         ));
     }
-    for (secret, changed) in &SECRETS {
-        let (file, place) = (file_name(*secret), secrets.place(*secret));
-        // A missing file is reported elsewhere, and a file that the store never knew cannot be compared.
-        let (Some(was), Some(is)) = (known.get(file).filter(|was| *was != GONE), now.get(file)) else {
-            continue;
-        };
-        let is_same = match secret {
-            OwnSecret::ServerKey => continues(was, is),
-            _ => was == is,
-        };
-        if is_same {
-            continue;
-        }
+    for (secret, changed) in replaced(known, &now) {
+        let place = secrets.place(secret);
         match changed {
             Changed::Notice(why) => notices.push(format!("{place} is not the one of the last start: {why}")),
             Changed::Refused(lost) if accept.new_keys => {
@@ -120,10 +108,6 @@ pub(super) fn admit(
                      from a backup of this folder. To go on with this one, and lose that: palisade run --accept-new-keys"
                 ));
             }
-        }
-        // Under another server key every check value differs.
-        if *secret == OwnSecret::ServerKey {
-            break;
         }
     }
     let gone = |(file, _): &&(&str, &str)| {
@@ -137,6 +121,58 @@ pub(super) fn admit(
             .map(|(file, why)| format!("{} is gone: {why}", data_dir.join(file).display())),
     );
     Ok(notices)
+}
+
+/// The check values of the secrets as they are now, as those of a former start can be compared with them.
+fn checks_as_known(
+    known: &BTreeMap<String, String>,
+    secrets: &dyn SecretStore,
+    data_dir: &Path,
+) -> BTreeMap<String, String> {
+    checks(secrets, data_dir, known.get(file_name(OwnSecret::ServerKey)).map_or("", String::as_str))
+}
+
+/// The secrets that are others now than those that a store was last used with.
+fn replaced(
+    known: &BTreeMap<String, String>,
+    now: &BTreeMap<String, String>,
+) -> Vec<(OwnSecret, &'static Changed)> {
+    let mut found = Vec::new();
+    for (secret, changed) in &SECRETS {
+        let file = file_name(*secret);
+        // A missing file is reported elsewhere, and a file that the store never knew cannot be compared.
+        let (Some(was), Some(is)) = (known.get(file).filter(|was| *was != GONE), now.get(file)) else {
+            continue;
+        };
+        let is_same = match secret {
+            OwnSecret::ServerKey => continues(was, is),
+            _ => was == is,
+        };
+        if is_same {
+            continue;
+        }
+        found.push((*secret, changed));
+        // Under another server key every check value differs.
+        if *secret == OwnSecret::ServerKey {
+            break;
+        }
+    }
+    found
+}
+
+/// The secrets that are others than those that a store was last used with, with what is lost by that where a start is
+/// refused for it.
+pub(super) fn others(
+    known: &BTreeMap<String, String>,
+    secrets: &dyn SecretStore,
+    data_dir: &Path,
+) -> Vec<(OwnSecret, Option<&'static str>)> {
+    let now = checks_as_known(known, secrets, data_dir);
+    let lost = |changed: &Changed| match changed {
+        Changed::Refused(lost) => Some(*lost),
+        Changed::Notice(_) => None,
+    };
+    replaced(known, &now).into_iter().map(|(secret, changed)| (secret, lost(changed))).collect()
 }
 
 /// Whether every secret that is kept, in whatever place, is one.

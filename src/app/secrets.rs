@@ -53,12 +53,21 @@ fn missing(config: &Config, secrets: &dyn SecretStore, store: &Kept) -> Vec<Secr
 }
 
 fn listed(missing: &[Secret], secrets: &dyn SecretStore) -> String {
-    missing.iter().fold(String::new(), |mut text, Secret { kept, lost }| {
-        let name = if secrets.is_shared() { kept.name() } else { file_name(*kept) };
+    missing.iter().fold(String::new(), |mut text, secret| {
         // The text can always grow.
-        let _ = write!(text, "\n  {name}: {lost}");
+        let _ = write!(text, "\n  {}", line(secret, secrets));
         text
     })
+}
+
+fn line(Secret { kept, lost }: &Secret, secrets: &dyn SecretStore) -> String {
+    let name = if secrets.is_shared() { kept.name() } else { file_name(*kept) };
+    format!("{name}: {lost}")
+}
+
+/// The secrets that a start over this store would be refused without, and what is lost without them: one line each.
+pub(super) fn lacking(config: &Config, secrets: &dyn SecretStore, store: &Kept) -> Vec<String> {
+    missing(config, secrets, store).iter().map(|secret| line(secret, secrets)).collect()
 }
 
 /// Whether a start may go on over this store. Returns what the operator should know.

@@ -1,8 +1,6 @@
 //! `palisade backup`: everything that a store holds, in one file; and what a file holds.
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,11 +8,12 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::output::{Output, pretty};
+use super::output::{Output, ended, failed, pretty, tell, tell_part};
 use super::token_inspect::moment;
 use super::{admin, check};
+use crate::app::needed_keys::ReadBackup;
 use crate::app::{backup, restore};
-use crate::edge::backup::{CheckedBackup, SignedBy};
+use crate::edge::backup::{BackupDraft, CheckedBackup, NamedOutput, SignedBy};
 use palisade_core::ports::BackupRequest;
 
 /// How often it is told how far it is where standard error is no terminal.
@@ -51,7 +50,7 @@ enum OfFile {
     /// Exits with 0 when it is whole and this installation has signed it, 1 when it cannot be read or is damaged (it says
     /// where), and 3 when it is whole and another installation has signed it.
     Verify(Look),
-    /// Show what a backup holds, and where it comes from.
+    /// Show what a backup holds, where it comes from, and which keys a restore would lack here.
     Inspect(Look),
 }
 
@@ -69,22 +68,17 @@ struct Look {
 pub(super) fn run(config: &Path, command: Backup) -> ExitCode {
     let done = match command.command {
         Some(OfFile::Verify(look)) => verify(config, &look),
-        Some(OfFile::Inspect(look)) => {
-            looked(&look).map(|backup| (inspected(&backup, &look.output), ExitCode::SUCCESS))
-        }
+        Some(OfFile::Inspect(look)) => inspect(config, &look).map(|text| (text, ExitCode::SUCCESS)),
         None => make(config, &command.make).map(|()| (String::new(), ExitCode::SUCCESS)),
     };
     match done {
         Ok((text, code)) => {
             if !text.is_empty() {
-                println!("{text}");
+                return ended(text, code);
             }
             code
         }
-        Err(error) => {
-            eprintln!("palisade: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => failed(&error),
     }
 }
 
@@ -102,44 +96,19 @@ fn make(config: &Path, wish: &Make) -> Result<(), String> {
                 "a backup is no text for a terminal: name a file, or lead it into another program".to_owned()
             );
         }
-        let (_, said) = written(config, &request, BufWriter::new(out))?;
-        eprintln!("{said}");
+        let (_, said) = written(config, &request, BufWriter::new(NamedOutput(out, "standard output")))?;
+        tell(said);
         return Ok(());
     }
-    let failed = |path: &Path| {
-        let shown = path.display().to_string();
-        move |error: std::io::Error| format!("{shown} cannot be written: {error}")
-    };
-    if file.exists() {
-        return Err(format!("{} is there already: a backup replaces no file", file.display()));
+    let draft = BackupDraft::begin(file)?;
+    let (_, said) = written(config, &request, BufWriter::new(&draft))?;
+    draft.sync()?;
+    // Only who holds the private key can read an encrypted one.
+    if request.recipients.is_empty() {
+        restore::check(draft.path(), None, &mut |_| ())?;
     }
-    let mut draft = file.as_os_str().to_owned();
-    draft.push(".part");
-    let draft = PathBuf::from(draft);
-    // What a backup that was broken off has left.
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(&draft)(error)),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let out = options.write(true).create_new(true).mode(0o600).open(&draft).map_err(failed(&draft))?;
-    let made = written(config, &request, BufWriter::new(out)).and_then(|(out, said)| {
-        let out = out.into_inner().map_err(|error| failed(&draft)(error.into_error()))?;
-        out.sync_all().map_err(failed(&draft))?;
-        // Only who holds the private key can read an encrypted one.
-        if request.recipients.is_empty() {
-            restore::check(&draft, None, &mut |_| ())?;
-        }
-        Ok(said)
-    });
-    let said = made.inspect_err(|_| {
-        // The error of the backup is the one to tell.
-        let _ = fs::remove_file(&draft);
-    })?;
-    fs::rename(&draft, file).map_err(failed(file))?;
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed(folder))?;
-    eprintln!("{}: {said}", file.display());
+    draft.publish()?;
+    tell(format_args!("{}: {said}", file.display()));
     Ok(())
 }
 
@@ -149,7 +118,7 @@ fn written<W: Write>(config: &Path, request: &BackupRequest, out: W) -> Result<(
         true => from_gateway(config, request, out)?,
         false => from_store(config, request, out)?,
     };
-    out.flush().map_err(|error| format!("the backup cannot be written: {error}"))?;
+    out.flush().map_err(unwritten)?;
     Ok((out, said))
 }
 
@@ -159,7 +128,7 @@ fn from_gateway<W: Write>(config: &Path, request: &BackupRequest, mut out: W) ->
     let mut each = |part: &[u8]| {
         bytes += part.len() as u64;
         progress.told(&format!("{bytes} bytes"));
-        out.write_all(part).map_err(|error| format!("the backup cannot be written: {error}"))
+        out.write_all(part).map_err(unwritten)
     };
     admin::ask(config, |client| async move {
         client.post_for_bytes("/admin/v1/backup", &body, &mut each).await?;
@@ -187,17 +156,28 @@ pub(super) fn lines<T: ToString>(errors: &[T]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn looked(look: &Look) -> Result<CheckedBackup, String> {
+fn unwritten(error: std::io::Error) -> String {
+    format!("the backup cannot be written: {error}")
+}
+
+fn looked(look: &Look) -> Result<ReadBackup, String> {
     let mut progress = Progress::new();
-    let backup = restore::check(&look.file, look.identity.as_deref(), &mut |records| {
+    let backup = restore::read(&look.file, look.identity.as_deref(), &mut |records| {
         progress.told(&format!("{records} records"));
     });
     progress.end();
     backup
 }
 
-fn verify(config: &Path, look: &Look) -> Result<(String, ExitCode), String> {
+fn inspect(config: &Path, look: &Look) -> Result<String, String> {
     let backup = looked(look)?;
+    // A backup is looked at on other machines, too.
+    let lacking = check::load(config).ok().map(|config| restore::lacking(&config, &backup));
+    Ok(inspected(&backup.checked, lacking, &look.output))
+}
+
+fn verify(config: &Path, look: &Look) -> Result<(String, ExitCode), String> {
+    let backup = looked(look)?.checked;
     // A configuration is only needed to know our own key; a backup is looked at on other machines, too.
     let signer = check::load(config).ok().and_then(|config| restore::signer(&config, &backup));
     let (who, code) = match signer {
@@ -237,13 +217,23 @@ fn shown(backup: &CheckedBackup) -> Value {
         "records": backup.counts.records,
         "kinds": backup.counts.kinds,
         "secrets": backup.secrets,
-        "secrets_needed": backup.needed,
+        "secrets_needed": backup.needed(),
     })
 }
 
-fn inspected(backup: &CheckedBackup, output: &Output) -> String {
+/// What a restore would lack here; `None`: there is no configuration that tells, or its secrets are in a database.
+type Lacking = Option<Result<Option<Vec<String>>, String>>;
+
+fn inspected(backup: &CheckedBackup, lacking: Lacking, output: &Output) -> String {
+    let lacking = match lacking {
+        Some(Ok(lacking)) => lacking,
+        Some(Err(why)) => Some(vec![why]),
+        None => None,
+    };
     if output.json {
-        return pretty(&shown(backup));
+        let mut value = shown(backup);
+        value["lacking_here"] = json!(lacking);
+        return pretty(&value);
     }
     let header = &backup.header;
     let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { plain(&names.join(", ")) };
@@ -256,12 +246,17 @@ fn inspected(backup: &CheckedBackup, output: &Output) -> String {
         plain(&header.program),
         plain(&header.installation),
         list(&backup.secrets),
-        list(&backup.needed),
+        list(&backup.needed()),
         backup.counts.records,
         backup.counts.chunks,
     );
     for (kind, count) in &backup.counts.kinds {
         text.push_str(&format!("  {kind:<17}{count}\n"));
+    }
+    match lacking {
+        None => text.push_str("lacking here  unknown without a data folder beside a configuration\n"),
+        Some(lines) if lines.is_empty() => text.push_str("lacking here  none\n"),
+        Some(lines) => lines.iter().for_each(|line| text.push_str(&format!("lacking here  {line}\n"))),
     }
     text.trim_end().to_owned()
 }
@@ -289,16 +284,14 @@ impl Progress {
         }
         self.told = Instant::now();
         match self.is_terminal {
-            true => eprint!("\r\x1b[K{how_far}"),
-            false => eprintln!("{how_far}"),
+            true => tell_part(format_args!("\r\x1b[K{how_far}")),
+            false => tell(how_far),
         }
-        // Progress that is not shown stops nothing.
-        let _ = std::io::stderr().flush();
     }
 
     pub(super) fn end(&self) {
         if self.is_terminal {
-            eprint!("\r\x1b[K");
+            tell_part(format_args!("\r\x1b[K"));
         }
     }
 

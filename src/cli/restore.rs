@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::backup::{Progress, lines};
 use super::check;
-use super::output::{Output, pretty};
+use super::output::{Output, pretty, tell};
 use super::token_inspect::moment;
 use crate::app::restore::{self, RestoreReport, RestoreWish};
 
@@ -22,6 +22,9 @@ pub(super) struct Restore {
     /// unlinked and revoked since the backup stays so.
     #[arg(long, value_name = "PATH")]
     ends: Vec<PathBuf>,
+    /// Go on where a PATH of --ends holds no journal, since nothing has ended there yet.
+    #[arg(long, requires = "ends")]
+    accept_no_ends: bool,
     /// Bring back to life what has ended unknown since the backup: tokens, sessions, links, invitations and what was under
     /// way. For a backup that is as new as the store it replaces.
     #[arg(long)]
@@ -32,6 +35,10 @@ pub(super) struct Restore {
     /// Take a backup whichever installation has signed it. It can hold any account and any right.
     #[arg(long)]
     accept_foreign: bool,
+    /// Go on although keys that the backup needs are neither in it nor beside the store. The refused restore says which,
+    /// and what is lost without them. They can still be put back until the next start.
+    #[arg(long)]
+    accept_missing_keys: bool,
     #[command(flatten)]
     output: Output,
 }
@@ -46,9 +53,11 @@ pub(super) fn run(config: &Path, command: Restore) -> Result<String, String> {
         without_cutoff: command.without_cutoff,
         accept_foreign: command.accept_foreign,
         signed_by: command.signed_by,
+        accept_missing_keys: command.accept_missing_keys,
+        accept_no_ends: command.accept_no_ends,
     };
     let report = Progress::of_records(|told| restore::restore(&config, &wish, told))?;
-    report.notices.iter().for_each(|notice| eprintln!("warning: {notice}"));
+    report.notices.iter().for_each(|notice| tell(format_args!("warning: {notice}")));
     Ok(match command.output.json {
         true => pretty(&shown(&report)),
         false => told(&report, &wish),
@@ -60,7 +69,10 @@ fn shown(report: &RestoreReport) -> serde_json::Value {
     json!({
         "made_at": report.backup.header.made_at,
         "restored": counts.restored,
-        "ends": report.ends,
+        "ends": report.journal.ends,
+        "ends_files": report.journal.files,
+        "ends_from": report.journal.span.map(|(first, _)| first),
+        "ends_until": report.journal.span.map(|(_, last)| last),
         "accounts_erased": counts.accounts_erased,
         "accounts_disabled": counts.accounts_disabled,
         "sessions_ended": counts.sessions_ended,
@@ -81,12 +93,20 @@ fn told(report: &RestoreReport, wish: &RestoreWish) -> String {
         counts.restored,
         moment(report.backup.header.made_at)
     );
-    text.push_str(&match (wish.ends.is_empty(), report.ends) {
+    let journal = &report.journal;
+    text.push_str(&match (wish.ends.is_empty(), journal.span) {
         (true, _) => "no journal of ends was given: accounts that were erased, disabled or unlinked since are as they were\n"
             .to_owned(),
-        (false, ends) => format!(
-            "{ends} ends of the journal: {} accounts erased, {} disabled, {} connections ended\n",
-            counts.accounts_erased, counts.accounts_disabled, counts.connections_ended
+        (false, None) => format!("no end in {} files of the journal\n", journal.files),
+        (false, Some((first, last))) => format!(
+            "{} ends from {} to {}, in {} files of the journal: {} accounts erased, {} disabled, {} connections ended\n",
+            journal.ends,
+            moment(first.0),
+            moment(last.0),
+            journal.files,
+            counts.accounts_erased,
+            counts.accounts_disabled,
+            counts.connections_ended
         ),
     });
     text.push_str(&match wish.without_cutoff {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::Upstream;
 use crate::support::binary::{Program, palisade, refused, run};
 
-fn config(upstream: &Upstream, more: &str) -> String {
+pub(super) fn config(upstream: &Upstream, more: &str) -> String {
     format!(
         "public_url = \"http://app.test\"\n[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n{more}\
          [[routes]]\nname = \"all\"\nmatch = {{ path = \"/\" }}\nupstream = [\"http://{}\"]\n",
@@ -19,21 +19,21 @@ fn config(upstream: &Upstream, more: &str) -> String {
 }
 
 /// The program with these arguments, for the configuration in `folder`.
-fn offline(folder: &Path, arguments: &[&str]) -> Output {
+pub(super) fn offline(folder: &Path, arguments: &[&str]) -> Output {
     run(palisade().args(arguments).arg("--config").arg(folder.join("config.toml")).current_dir(folder), "")
 }
 
-fn said(output: &Output) -> String {
+pub(super) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).into_owned()
 }
 
-async fn mint(program: &Program, sub: &str) -> String {
+pub(super) async fn mint(program: &Program, sub: &str) -> String {
     let (code, answer) = program.admin("POST", "/admin/v1/tokens", &json!({"sub": sub})).await;
     assert_eq!(code, 201, "{answer}");
     answer["access_token"].as_str().unwrap().to_owned()
 }
 
-async fn account(program: &Program, name: &str) -> String {
+pub(super) async fn account(program: &Program, name: &str) -> String {
     let user = json!({"username": name, "generate_password": true});
     let (code, answer) = program.admin("POST", "/admin/v1/users", &user).await;
     assert_eq!(code, 201, "{answer}");
@@ -41,7 +41,7 @@ async fn account(program: &Program, name: &str) -> String {
 }
 
 /// A folder with the same configuration, and these files of the data folder of another one.
-fn beside(folder: &Path, files: &[&str]) -> tempfile::TempDir {
+pub(super) fn beside(folder: &Path, files: &[&str]) -> tempfile::TempDir {
     let other = tempfile::tempdir().unwrap();
     fs::copy(folder.join("config.toml"), other.path().join("config.toml")).unwrap();
     fs::create_dir(other.path().join("data")).unwrap();
@@ -51,7 +51,7 @@ fn beside(folder: &Path, files: &[&str]) -> tempfile::TempDir {
     other
 }
 
-const SECRETS: [&str; 4] = ["vault.key", "opaque.key", "signing-keys.json", "admin.token"];
+pub(super) const SECRETS: [&str; 4] = ["vault.key", "opaque.key", "signing-keys.json", "admin.token"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_backup_brings_back_is_cut_off_unless_the_operator_refuses_that() {
@@ -89,13 +89,8 @@ async fn what_a_backup_brings_back_is_cut_off_unless_the_operator_refuses_that()
         assert_eq!(refused.status.code(), Some(1));
         assert!(said(&refused).contains("--accept-foreign"), "{}", said(&refused));
         assert!(!stranger.path().join("data/db").exists(), "nothing was changed");
-        let taken = offline(stranger.path(), &["restore", file, "--accept-foreign"]);
+        let taken = offline(stranger.path(), &["restore", file, "--accept-foreign", "--accept-missing-keys"]);
         assert!(taken.status.success(), "{}", said(&taken));
-        assert!(
-            said(&taken).contains("vault.key"),
-            "the secrets that are needed are named: {}",
-            said(&taken)
-        );
     }
     let mut damaged = fs::read(file).unwrap();
     let middle = damaged.len() / 2;

@@ -30,8 +30,13 @@ use serde::{Deserialize, Serialize};
 pub const MAGIC: &[u8; 16] = b"palisade-backup\n";
 /// The version of the form that this program writes. It reads every earlier one.
 pub const VERSION: u32 = 1;
-/// The most bytes of a payload, and of the lines of a chunk: what a damaged length can make a reader hold.
-pub const MOST_BYTES: usize = 64 << 20;
+/// The most bytes of the lines of a chunk. A record is no longer either.
+pub const MOST_BYTES: usize = 4 << 20;
+/// The most records of a chunk: in memory each takes more than the few bytes that its line can have.
+pub const MOST_RECORDS: usize = 1 << 15;
+/// The most bytes of the payload of a secret, and of any that is neither that nor records.
+const MOST_OF_A_SECRET: usize = 1 << 20;
+const MOST_OF_OTHERS: usize = 64 << 10;
 /// Bytes of a frame before its payload.
 pub(super) const FRAME_HEAD: usize = 17;
 /// What is signed begins with this, so that no other signature of the key is one of a backup.
@@ -44,6 +49,17 @@ pub(super) mod kind {
     pub const RECORDS: u8 = b'R';
     pub const TRAILER: u8 = b'T';
     pub const SIGNATURE: u8 = b'G';
+}
+
+/// The most bytes of a payload of this kind. A reader holds no more of a file that it does not know yet, whatever the file
+/// says of itself.
+pub(super) const fn most_bytes(kind: u8) -> usize {
+    match kind {
+        // What cannot be packed grows a little.
+        kind::RECORDS => MOST_BYTES + (64 << 10),
+        kind::SECRET => MOST_OF_A_SECRET,
+        _ => MOST_OF_OTHERS,
+    }
 }
 
 /// The first frame: where a backup comes from.
@@ -61,6 +77,9 @@ pub struct BackupHeader {
     pub program: String,
     /// The issuer of the gateway's own tokens (`tokens.issuer`).
     pub issuer: String,
+    /// The names of the gateway's secrets that were kept beside the store. A backup of an earlier program names none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets_kept: Vec<String>,
 }
 
 impl BackupHeader {
@@ -104,6 +123,9 @@ pub enum BackupError {
     /// The file begins like none.
     #[error("this is no backup of Palisade: {0}")]
     NotOne(&'static str),
+    /// What is read is another backup than the one that was read before.
+    #[error("the backup was changed while it was read: it is not the one any more that was checked")]
+    Changed,
     /// A newer program wrote it.
     #[error("a newer program wrote this backup: {0}; use that one, or a later one")]
     Newer(String),

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +27,8 @@ use palisade_core::domain::time::UnixTime;
 const SIGNED: &[u8] = b"palisade ends 1\0";
 /// The form of the file that this program writes.
 const VERSION: u32 = 1;
+/// The most bytes of a line: what a damaged file can make a reader hold.
+const MOST_OF_A_LINE: u64 = 1 << 20;
 /// How many ends wait in memory while the journal cannot be written. Beyond it the oldest are forgotten: none of them was
 /// acknowledged.
 const MOST_WAITING: usize = 100_000;
@@ -253,6 +255,10 @@ pub struct ReadJournal {
     pub ends: Vec<DatedEnd>,
     /// Files whose last line was cut off by a crash: it was never answered.
     pub torn: Vec<PathBuf>,
+    /// How many files there were.
+    pub files: usize,
+    /// Of what was named, files and folders without any journal.
+    pub without: Vec<PathBuf>,
 }
 
 /// Reads journals: files, and all files `ends-….jsonl` of folders. `is_known` says which installations are believed.
@@ -260,47 +266,78 @@ pub struct ReadJournal {
 /// # Errors
 /// [`JournalError`]: the first file that cannot be read, is damaged, or is of another installation.
 pub fn read(paths: &[PathBuf], is_known: &dyn Fn(&str) -> bool) -> Result<ReadJournal, JournalError> {
-    let mut files = Vec::new();
+    let mut files = BTreeSet::new();
+    let mut journal = ReadJournal::default();
     for path in paths {
         let failed = |error: io::Error| JournalError { file: path.clone(), what: error.to_string() };
         if !fs::metadata(path).map_err(failed)?.is_dir() {
-            files.push(path.clone());
+            files.insert(path.clone());
             continue;
         }
+        let mut is_empty = true;
         for entry in fs::read_dir(path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
             if name.starts_with("ends-") && name.ends_with(".jsonl") {
-                files.push(entry.path());
+                files.insert(entry.path());
+                is_empty = false;
             }
         }
+        if is_empty {
+            journal.without.push(path.clone());
+        }
     }
-    files.sort();
-    let mut journal = ReadJournal::default();
     for file in files {
-        if read_file(&file, is_known, &mut journal.ends)? {
-            journal.torn.push(file);
+        let read = read_file(&file, is_known, &mut journal.ends)?;
+        journal.files += 1;
+        match read {
+            Reading::Whole => {}
+            Reading::Torn => journal.torn.push(file),
+            Reading::Empty => journal.without.push(file),
         }
     }
     journal.ends.sort_by_key(|end| end.at);
     Ok(journal)
 }
 
-/// Reads one file. Returns whether its last line was cut off.
+/// How a file ended.
+enum Reading {
+    Whole,
+    /// Its last line was cut off.
+    Torn,
+    /// There was nothing in it.
+    Empty,
+}
+
+/// Reads one file, a line at a time: what is kept of it was signed.
 fn read_file(
     file: &Path,
     is_known: &dyn Fn(&str) -> bool,
     ends: &mut Vec<DatedEnd>,
-) -> Result<bool, JournalError> {
+) -> Result<Reading, JournalError> {
     let fault = |what: String| JournalError { file: file.to_owned(), what };
-    let text = fs::read(file).map_err(|error| fault(error.to_string()))?;
-    let mut lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-    let rest = lines.pop().unwrap_or_default();
-    let is_torn = !rest.is_empty();
+    let failed = |error: io::Error| fault(error.to_string());
+    let mut text = BufReader::new(File::open(file).map_err(failed)?);
     let mut head: Option<Head> = None;
-    for (number, line) in lines.into_iter().enumerate() {
-        let damaged = || fault(format!("line {} is damaged, or lines before it are missing", number + 1));
+    let mut line = Vec::new();
+    for number in 0.. {
+        line.clear();
+        (&mut text).take(MOST_OF_A_LINE).read_until(b'\n', &mut line).map_err(failed)?;
+        match line.pop() {
+            None if number == 0 => return Ok(Reading::Empty),
+            None => break,
+            Some(b'\n') => {}
+            Some(_) if line.len() as u64 + 1 == MOST_OF_A_LINE => {
+                return Err(fault(format!("line {} is longer than any line of a journal", number + 1)));
+            }
+            Some(_) => return Ok(Reading::Torn),
+        }
+        let line = &line[..];
+        let damaged = || match number {
+            0 => fault("its first line is damaged, or it is no journal of ends".to_owned()),
+            _ => fault(format!("line {} is damaged, or lines before it are missing", number + 1)),
+        };
         let at = line.iter().rposition(|byte| *byte == b'\t').ok_or_else(damaged)?;
         let (json, signature) = (&line[..at], hex::decode(&line[at + 1..]).map_err(|_| damaged())?);
         if number == 0 {
@@ -321,13 +358,13 @@ fn read_file(
             continue;
         }
         let head = head.as_ref().ok_or_else(damaged)?;
-        if !is_signed(&head.installation, &signed(&head.id, number as u64, json), &signature) {
+        if !is_signed(&head.installation, &signed(&head.id, number, json), &signature) {
             return Err(damaged());
         }
         let end = serde_json::from_slice(json);
         ends.push(end.map_err(|_| fault(format!("line {} was written by a newer program", number + 1)))?);
     }
-    Ok(is_torn)
+    Ok(Reading::Whole)
 }
 
 #[cfg(test)]

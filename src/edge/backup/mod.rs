@@ -9,6 +9,8 @@
 //! A digest and a checksum prove that a file is whole and not who made it: the signature does. Nothing here may trust a
 //! record before the reader has come to the end of the file, where the signature is.
 
+pub mod draft;
+pub mod file;
 pub mod format;
 pub mod installation;
 pub mod journal;
@@ -17,6 +19,8 @@ pub mod sealed;
 pub mod stream;
 pub mod writer;
 
+pub use self::draft::{BackupDraft, NamedOutput};
+pub use self::file::BackupFile;
 pub use self::format::{BackupCounts, BackupError, BackupHeader};
 pub use self::installation::InstallationKeys;
 pub use self::journal::{EndsJournal, JournalError};

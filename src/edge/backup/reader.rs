@@ -1,6 +1,6 @@
 //! Reading a backup, a chunk at a time. Damage is found where it is, and named with its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
 
 use async_trait::async_trait;
@@ -10,15 +10,19 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::format::{
-    self, BackupCounts, BackupError, BackupHeader, FRAME_HEAD, MAGIC, MOST_BYTES, VERSION, checksum, kind,
+    self, BackupCounts, BackupError, BackupHeader, FRAME_HEAD, MAGIC, MOST_BYTES, MOST_RECORDS, VERSION,
+    checksum, kind,
 };
 use super::installation::{InstallationKeys, is_signed};
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{Record, RecordKind, RecordSource, StoreError, VersionedRecord};
 
-/// How many names of secrets are kept for people, and how many characters of each.
+/// How many secrets a backup names, and how many bytes each name and check value has.
 const MOST_NAMES: usize = 64;
 const MOST_OF_A_NAME: usize = 128;
+const MOST_OF_A_CHECK: usize = 1024;
+/// How many characters are told of what is wrong: parsers repeat what they have read.
+const MOST_WORDS: usize = 300;
 
 /// Which installation has signed a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +47,22 @@ pub struct CheckedBackup {
     pub counts: BackupCounts,
     /// The names of the gateway's secrets in it.
     pub secrets: Vec<String>,
-    /// The names of the secrets that the store was last used with ([`Record::KeyCheck`]).
-    pub needed: Vec<String>,
+    /// What the secrets are known by that the store was last used with, by their names ([`Record::KeyCheck`]).
+    pub key_checks: BTreeMap<String, String>,
     /// The latest moment that the clock of the store ever showed; none where it kept none.
     pub highest: Option<UnixTime>,
 }
 
 impl CheckedBackup {
+    /// The names of the gateway's secrets that the store was used with: those that were kept beside it when the backup was
+    /// made, and those that it has check values of.
+    #[must_use]
+    pub fn needed(&self) -> Vec<String> {
+        let names: BTreeSet<&String> =
+            self.header.secrets_kept.iter().chain(self.key_checks.keys()).collect();
+        names.into_iter().cloned().collect()
+    }
+
     /// Which installation has signed it, as `keys` tell.
     #[must_use]
     pub fn signer(&self, keys: &InstallationKeys) -> SignedBy {
@@ -75,7 +88,7 @@ pub struct BackupReader<R: Read> {
     counts: BackupCounts,
     kinds: BTreeMap<&'static str, u64>,
     secrets: Vec<String>,
-    needed: Vec<String>,
+    key_checks: BTreeMap<String, String>,
     highest: Option<UnixTime>,
     checked: Option<CheckedBackup>,
 }
@@ -113,6 +126,7 @@ impl<R: Read> BackupReader<R> {
                 store: String::new(),
                 program: String::new(),
                 issuer: String::new(),
+                secrets_kept: Vec::new(),
             },
             before: start.to_vec(),
             digest: Sha256::new(),
@@ -122,7 +136,7 @@ impl<R: Read> BackupReader<R> {
             counts: BackupCounts::default(),
             kinds: BTreeMap::new(),
             secrets: Vec::new(),
-            needed: Vec::new(),
+            key_checks: BTreeMap::new(),
             highest: None,
             checked: None,
         };
@@ -186,8 +200,12 @@ impl<R: Read> BackupReader<R> {
                     .map_err(|_| self.damaged(at, "it holds no secret of the gateway"))?;
                 let content = hex::decode(line.content.as_bytes()).map(Zeroizing::new);
                 let content = content.map_err(|_| self.damaged(at, "it holds no secret of the gateway"))?;
+                let is_fit = line.name.len() <= MOST_OF_A_NAME && self.secrets.len() < MOST_NAMES;
+                if !is_fit || self.secrets.contains(&line.name) {
+                    return Err(self.damaged(at, "it holds a secret that came before, or too many of them"));
+                }
                 self.counts.secrets += 1;
-                note(&mut self.secrets, &line.name);
+                self.secrets.push(line.name.clone());
                 Ok(Some(Chunk::Secret(line.name, content)))
             }
             kind::TRAILER => self.end(at, digest, &payload).map(|()| None),
@@ -201,7 +219,9 @@ impl<R: Read> BackupReader<R> {
             let (length, zlib) = rest.split_first_chunk::<4>()?;
             Some((u32::from_be_bytes(*count), u32::from_be_bytes(*length) as usize, zlib))
         });
-        let Some((count, length, zlib)) = parts.filter(|(_, length, _)| *length <= MOST_BYTES) else {
+        let Some((count, length, zlib)) =
+            parts.filter(|(count, length, _)| *count as usize <= MOST_RECORDS && *length <= MOST_BYTES)
+        else {
             return Err(self.damaged(at, "it holds no chunk of records"));
         };
         let mut lines = Vec::with_capacity(length.min(1 << 20));
@@ -210,11 +230,21 @@ impl<R: Read> BackupReader<R> {
             return Err(self.damaged(at, "its records cannot be unpacked"));
         }
         let mut records = Vec::new();
+        let has_more =
+            || lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).nth(count as usize);
+        if has_more().is_some() {
+            return Err(self.damaged(at, &format!("it says that it has {count} records and has more")));
+        }
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let record = self.record(at, line)?;
             *self.kinds.entry(record.record.kind().name()).or_default() += 1;
             match &record.record {
-                Record::KeyCheck { file, check } if !check.is_empty() => note(&mut self.needed, file),
+                Record::KeyCheck { file, check } if !check.is_empty() => {
+                    let is_fit = file.len() <= MOST_OF_A_NAME && check.len() <= MOST_OF_A_CHECK;
+                    if is_fit && self.key_checks.len() < MOST_NAMES {
+                        self.key_checks.insert(file.clone(), check.clone());
+                    }
+                }
                 Record::ClockMark(mark) => self.highest = Some(mark.highest.max(mark.at)),
                 _ => {}
             }
@@ -251,7 +281,7 @@ impl<R: Read> BackupReader<R> {
                             &format!("a record of kind `{}` cannot be read: {error}", head.kind),
                         )),
                         // Of unknown origin: nothing of it may reach a terminal as it is.
-                        _ => Err(newer(head.version, &head.kind.escape_default().to_string())),
+                        _ => Err(newer(head.version, &harmless(&head.kind))),
                     }
                 }
                 Err(_) => Err(self.damaged(at, "a line of it is no record")),
@@ -285,7 +315,7 @@ impl<R: Read> BackupReader<R> {
             header: self.header.clone(),
             counts,
             secrets: std::mem::take(&mut self.secrets),
-            needed: std::mem::take(&mut self.needed),
+            key_checks: std::mem::take(&mut self.key_checks),
             highest: self.highest,
         });
         Ok(())
@@ -304,7 +334,7 @@ impl<R: Read> BackupReader<R> {
             u64::from_be_bytes([head[1], head[2], head[3], head[4], head[5], head[6], head[7], head[8]]);
         let length = u32::from_be_bytes([head[9], head[10], head[11], head[12]]) as usize;
         let sum = u32::from_be_bytes([head[13], head[14], head[15], head[16]]);
-        if length > MOST_BYTES {
+        if length > format::most_bytes(head[0]) {
             return Err(self.damaged(at, "its length or its checksum is damaged"));
         }
         let mut payload = Zeroizing::new(Vec::new());
@@ -348,7 +378,7 @@ impl<R: Read> BackupReader<R> {
 
     fn damaged(&self, at: u64, what: &str) -> BackupError {
         let frame = if at == self.last.0 { self.last.1 } else { self.frames };
-        BackupError::Damaged { offset: at, frame, records: self.counts.records, what: what.to_owned() }
+        BackupError::Damaged { offset: at, frame, records: self.counts.records, what: harmless(what) }
     }
 }
 
@@ -371,8 +401,23 @@ fn fill(input: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
 /// # Errors
 /// [`BackupError`].
 pub fn check<R: Read>(input: R, told: &mut dyn FnMut(u64)) -> Result<CheckedBackup, BackupError> {
+    check_with_secrets(input, told, &mut |_, _| ())
+}
+
+/// The same; `secret` is handed the secrets, by their names. They may be used once the backup is checked.
+///
+/// # Errors
+/// [`BackupError`].
+pub fn check_with_secrets<R: Read>(
+    input: R,
+    told: &mut dyn FnMut(u64),
+    secret: &mut dyn FnMut(String, Zeroizing<Vec<u8>>),
+) -> Result<CheckedBackup, BackupError> {
     let mut reader = BackupReader::begin(input)?;
-    while reader.next_chunk()?.is_some() {
+    while let Some(chunk) = reader.next_chunk()? {
+        if let Chunk::Secret(name, content) = chunk {
+            secret(name, content);
+        }
         told(reader.records());
     }
     reader.checked.take().ok_or_else(|| BackupError::Source("the backup has no end".to_owned()))
@@ -380,12 +425,35 @@ pub fn check<R: Read>(input: R, told: &mut dyn FnMut(u64)) -> Result<CheckedBack
 
 /// The records of a backup, for an import; each page is a chunk. The last page comes only once the backup has proven
 /// whole and signed, so an import of a damaged one does not end.
-pub struct BackupRecords<R: Read>(Option<BackupReader<R>>);
+pub struct BackupRecords<R: Read> {
+    /// `None` once it could not be read.
+    reader: Option<BackupReader<R>>,
+    /// What was read of it before.
+    known: Option<CheckedBackup>,
+    fault: Option<BackupError>,
+}
 
 impl<R: Read> BackupRecords<R> {
     #[must_use]
     pub const fn new(reader: BackupReader<R>) -> BackupRecords<R> {
-        BackupRecords(Some(reader))
+        BackupRecords { reader: Some(reader), known: None, fault: None }
+    }
+
+    /// The records of a backup that was checked before; of any other, an import does not end.
+    ///
+    /// # Errors
+    /// [`BackupError::Changed`]: it is another one.
+    pub fn of(reader: BackupReader<R>, known: &CheckedBackup) -> Result<BackupRecords<R>, BackupError> {
+        match reader.header == known.header {
+            true => Ok(BackupRecords { known: Some(known.clone()), ..BackupRecords::new(reader) }),
+            false => Err(BackupError::Changed),
+        }
+    }
+
+    /// Why it could not be read.
+    #[must_use]
+    pub const fn fault(&self) -> Option<&BackupError> {
+        self.fault.as_ref()
     }
 }
 
@@ -393,7 +461,7 @@ impl<R: Read> BackupRecords<R> {
 impl<R: Read + Send + 'static> RecordSource for BackupRecords<R> {
     async fn next_page(&mut self) -> Result<Vec<VersionedRecord>, StoreError> {
         let gone = || StoreError::Unreadable("the backup could not be read before".to_owned());
-        let mut reader = self.0.take().ok_or_else(gone)?;
+        let mut reader = self.reader.take().ok_or_else(gone)?;
         // Files block.
         let read = tokio::task::spawn_blocking(move || {
             loop {
@@ -406,15 +474,26 @@ impl<R: Read + Send + 'static> RecordSource for BackupRecords<R> {
             }
         });
         let read = read.await.map_err(|error| StoreError::Unreadable(error.to_string()))?;
-        let (reader, records) = read.map_err(|error| StoreError::Unreadable(error.to_string()))?;
-        self.0 = Some(reader);
-        Ok(records)
+        let read = read.and_then(|(reader, records)| {
+            let is_known =
+                self.known.is_none() || reader.checked().is_none() || reader.checked() == self.known.as_ref();
+            if is_known { Ok((reader, records)) } else { Err(BackupError::Changed) }
+        });
+        match read {
+            Ok((reader, records)) => {
+                self.reader = Some(reader);
+                Ok(records)
+            }
+            Err(error) => {
+                let words = error.to_string();
+                self.fault = Some(error);
+                Err(StoreError::Unreadable(words))
+            }
+        }
     }
 }
 
-/// Keeps a name for people, once. A file of unknown origin can have as many as it likes.
-fn note(names: &mut Vec<String>, name: &str) {
-    if names.len() < MOST_NAMES && !names.iter().any(|known| known == name) {
-        names.push(name.chars().take(MOST_OF_A_NAME).collect());
-    }
+/// Words with parts of a file of unknown origin: nothing of it may reach a terminal as it is.
+fn harmless(words: &str) -> String {
+    words.chars().take(MOST_WORDS).map(|c| if c.is_control() { '?' } else { c }).collect()
 }

@@ -2,12 +2,18 @@
 //! or more public keys (X25519), whose private keys need never be on the gateway's machine.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use age::stream::StreamWriter;
 use age::x25519;
 use age::{Decryptor, EncryptError, Encryptor};
 
 use super::format::BackupError;
+
+/// The most bytes of the head of an encrypted file, which lists the keys that it is encrypted to: room for hundreds. It is
+/// read before anything of it is known, and again from its beginning with each line.
+const MOST_OF_A_HEAD: usize = 64 << 10;
 
 /// What a file in the format of `age` begins with.
 const AGE: &[u8] = b"age-encryption.org/";
@@ -115,8 +121,10 @@ pub fn open(
     if identities.is_empty() {
         return Err(closed("the backup is encrypted: name the file of a private key with --identity"));
     }
-    let decryptor = Decryptor::new_buffered(input)
+    let left = Arc::new(AtomicUsize::new(MOST_OF_A_HEAD));
+    let decryptor = Decryptor::new_buffered(BoundedHead { input, left: Arc::clone(&left) })
         .map_err(|error| closed(&format!("the head of the encryption is damaged: {error}")))?;
+    left.store(usize::MAX, Ordering::Relaxed);
     let opened = decryptor.decrypt(identities.iter().map(|identity| identity as _));
     let opened = opened.map_err(|error| match error {
         age::DecryptError::NoMatchingKeys => {
@@ -125,4 +133,39 @@ pub fn open(
         other => closed(&format!("the backup cannot be decrypted: {other}")),
     })?;
     Ok(Box::new(opened))
+}
+
+/// An input of which so many bytes are read at most; [`usize::MAX`]: all.
+struct BoundedHead<R> {
+    input: BufReader<R>,
+    left: Arc<AtomicUsize>,
+}
+
+impl<R: Read> BufRead for BoundedHead<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 0 {
+            return Err(io::Error::other("it is longer than that of any backup"));
+        }
+        let bytes = self.input.fill_buf()?;
+        Ok(&bytes[..bytes.len().min(left)])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.input.consume(count);
+        let left = self.left.load(Ordering::Relaxed);
+        if left != usize::MAX {
+            self.left.store(left.saturating_sub(count), Ordering::Relaxed);
+        }
+    }
+}
+
+impl<R: Read> Read for BoundedHead<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let count = available.len().min(bytes.len());
+        bytes[..count].copy_from_slice(&available[..count]);
+        self.consume(count);
+        Ok(count)
+    }
 }

@@ -19,6 +19,8 @@ pub struct BackupPlan {
     pub store: &'static str,
     /// `tokens.issuer`.
     pub issuer: String,
+    /// The names of the gateway's secrets that are kept beside the store.
+    pub secrets_kept: Vec<String>,
     pub made_at: UnixTime,
     /// Public keys of `age`; none: not encrypted.
     pub recipients: Vec<String>,
@@ -48,6 +50,7 @@ pub fn write<W: Write>(
         store: plan.store.to_owned(),
         program: format!("{} (backup {VERSION})", env!("CARGO_PKG_VERSION")),
         issuer: plan.issuer.clone(),
+        secrets_kept: plan.secrets_kept.clone(),
     };
     let mut writer = BackupWriter::begin(out, keys, header)?;
     if !recipients.is_empty() {

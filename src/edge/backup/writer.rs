@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::format::{
-    self, BackupCounts, BackupError, BackupHeader, FRAME_HEAD, MAGIC, VERSION, checksum, kind,
+    self, BackupCounts, BackupError, BackupHeader, FRAME_HEAD, MAGIC, MOST_BYTES, MOST_RECORDS, VERSION,
+    checksum, kind,
 };
 use super::installation::InstallationKeys;
 use palisade_core::ports::VersionedRecord;
@@ -100,12 +101,13 @@ impl<'k, W: Write> BackupWriter<'k, W> {
         let start = self.lines.len();
         serde_json::to_writer(&mut self.lines, record).map_err(unwritable)?;
         self.lines.push(b'\n');
-        if self.lines.len() - start > format::MOST_BYTES - CHUNK_BYTES {
+        if self.lines.len() - start > MOST_BYTES - CHUNK_BYTES {
             return Err(BackupError::Source("a record is larger than a backup can hold".to_owned()));
         }
         self.in_lines += 1;
         *self.kinds.entry(record.record.kind().name()).or_default() += 1;
-        if self.lines.len() >= self.chunk_bytes { self.chunk() } else { Ok(()) }
+        let is_full = self.lines.len() >= self.chunk_bytes || self.in_lines as usize == MOST_RECORDS;
+        if is_full { self.chunk() } else { Ok(()) }
     }
 
     /// How many records were added so far.
@@ -152,6 +154,9 @@ impl<'k, W: Write> BackupWriter<'k, W> {
     }
 
     fn frame(&mut self, kind: u8, payload: &[u8]) -> Result<(), BackupError> {
+        if payload.len() > format::most_bytes(kind) {
+            return Err(BackupError::Source("a part of it is larger than a backup can hold".to_owned()));
+        }
         let length = u32::try_from(payload.len()).map_err(|error| BackupError::Source(error.to_string()))?;
         let mut head = [0; FRAME_HEAD];
         head[0] = kind;
