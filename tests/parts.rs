@@ -8,6 +8,7 @@ mod catalogue;
 mod check_and_run;
 mod config;
 mod fetch;
+mod output;
 mod passwords;
 mod plugin_tools;
 mod plugins;

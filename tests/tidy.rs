@@ -128,6 +128,21 @@ fn unsafe_code_is_in_one_file_only() {
 }
 
 #[test]
+fn no_macro_prints() {
+    holds(HOUSE.prints());
+    for (code, is_seen) in [
+        ("fn f() { println!(\"x\") }", true),
+        ("fn f() { g(|| eprint!(\"x\")) }", true),
+        ("fn f() { std::eprintln!(\"x\") }", true),
+        ("fn f() { vec![dbg!(1)]; }", true),
+        ("fn f() { format!(\"println!\") }", false),
+        ("#[cfg(test)] mod tests { fn f() { println!(\"x\") } }", false),
+    ] {
+        assert_eq!(!over("cli/users.rs", code).prints().is_empty(), is_seen, "{code}");
+    }
+}
+
+#[test]
 fn the_modules_of_some_rooms_form_a_tree() {
     holds(HOUSE.circles());
 }

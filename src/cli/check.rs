@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
+use super::output::{ended, tell};
 use super::routes;
 use crate::app;
 use crate::config::{self, Config, ConfigError, StoreUrl};
@@ -25,28 +26,30 @@ pub fn run(path: &Path, connect: bool) -> ExitCode {
         Ok(config) => {
             let written = config.warnings.iter().chain(&config.unsent_emails).cloned();
             for warning in written.chain(look_around(&config)).chain(config.exposures.iter().cloned()) {
-                eprintln!("warning: {warning}");
+                tell(format_args!("warning: {warning}"));
             }
             let database = if connect { look_at_database(&config) } else { Ok(Vec::new()) };
             match (&config.store, &database) {
                 (StoreUrl::Sled(folder), _) => {
                     if let Some(warning) = store::look(folder) {
-                        eprintln!("warning: {}: store.url: {warning}", path.display());
+                        tell(format_args!("warning: {}: store.url: {warning}", path.display()));
                     }
                 }
-                (StoreUrl::Postgres(_), Ok(warnings)) => warnings
-                    .iter()
-                    .for_each(|warning| eprintln!("warning: {}: store.url: {warning}", path.display())),
-                (StoreUrl::Postgres(_), Err(why)) => eprintln!("{}: store.url: {why}", path.display()),
+                (StoreUrl::Postgres(_), Ok(warnings)) => warnings.iter().for_each(|warning| {
+                    tell(format_args!("warning: {}: store.url: {warning}", path.display()))
+                }),
+                (StoreUrl::Postgres(_), Err(why)) => {
+                    tell(format_args!("{}: store.url: {why}", path.display()))
+                }
             }
             let (errors, warnings) = app::key_files::about(&config);
-            warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            errors.iter().for_each(|error| eprintln!("{error}"));
+            warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
+            errors.iter().for_each(tell);
             let faults = app::files::faults(&config);
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            faults.iter().for_each(tell);
             warn_of_expiry(&config);
             let missing = app::secrets::check(&config);
-            missing.iter().for_each(|missing| eprintln!("{missing}"));
+            missing.iter().for_each(tell);
             let is_bad = !errors.is_empty() || !faults.is_empty() || missing.is_some() || database.is_err();
             if !try_providers(&config) || is_bad {
                 return ExitCode::FAILURE;
@@ -60,19 +63,19 @@ pub fn run(path: &Path, connect: bool) -> ExitCode {
                 0 => String::new(),
                 some => count(some, "provider"),
             };
-            println!("{}: good{routes}{providers}", path.display());
-            println!("{}: sha256 {}", path.display(), config.hash);
+            let file = path.display();
+            let mut text = format!("{file}: good{routes}{providers}\n{file}: sha256 {}", config.hash);
             if let Some(failover) = app::warnings::about_failover(&config) {
-                println!("{failover}");
+                text += &format!("\n{failover}");
             }
             if let Some(rules) = order_of_rules(&config) {
-                println!("\n{rules}");
+                text += &format!("\n\n{rules}");
             }
-            ExitCode::SUCCESS
+            ended(text, ExitCode::SUCCESS)
         }
         Err(errors) => {
             for error in &errors {
-                eprintln!("{error}");
+                tell(error);
             }
             ExitCode::FAILURE
         }
@@ -112,7 +115,7 @@ fn warn_of_expiry(config: &Config) {
     let Some(tls) = &config.server.tls else { return };
     if let Some(warning) = expiry::of_file(&tls.cert, SystemClock.now()) {
         let file = config.path.display();
-        eprintln!("warning: {file}: server.tls.cert: {} {}", tls.cert.display(), warning.words);
+        tell(format_args!("warning: {file}: server.tls.cert: {} {}", tls.cert.display(), warning.words));
     }
 }
 
@@ -130,17 +133,17 @@ fn try_providers(config: &Config) -> bool {
     let tried = match found {
         Ok(tried) => tried,
         Err(why) => {
-            eprintln!("{}", line(config.providers[0].line, "providers", &why));
+            tell(line(config.providers[0].line, "providers", &why));
             return false;
         }
     };
     for (provider, standing) in &tried {
         let say = |why: &str| line(provider.line, &format!("providers.{}", provider.name), why);
         if let Some(warning) = &standing.warning {
-            eprintln!("warning: {}", say(warning));
+            tell(format_args!("warning: {}", say(warning)));
         }
         if let Some(fault) = &standing.fault {
-            eprintln!("{}", say(fault));
+            tell(say(fault));
         }
     }
     tried.iter().all(|(_, standing)| standing.fault.is_none())

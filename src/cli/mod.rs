@@ -437,15 +437,8 @@ pub fn main() -> ExitCode {
         Command::Reload => reload::run(config),
     };
     match done {
-        Ok(text) => {
-            // A reader that left (`| head`) is no failure.
-            let _ = std::io::Write::write_all(&mut std::io::stdout(), format!("{text}\n").as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("palisade: {error}");
-            ExitCode::FAILURE
-        }
+        Ok(text) => output::ended(text, ExitCode::SUCCESS),
+        Err(error) => output::failed(&error),
     }
 }
 

@@ -1,4 +1,10 @@
 //! What commands print: tables for people, JSON for programs.
+//!
+//! Commands print by these functions alone: the macros of the standard library panic once the reader has left (`| head`).
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -11,6 +17,53 @@ pub(super) struct Output {
     /// JSON, for programs.
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Prints a line on standard output. Of what a reader does not want any more (`| head`) nothing is said.
+///
+/// # Errors
+/// It cannot be written, such as on a full disk; as one printable text.
+pub(super) fn say(line: impl Display) -> Result<(), String> {
+    print(format!("{line}\n").as_bytes())
+}
+
+/// Prints these bytes on standard output, as [`say`] does.
+///
+/// # Errors
+/// As [`say`].
+pub(super) fn print(bytes: &[u8]) -> Result<(), String> {
+    written(&mut io::stdout().lock(), bytes)
+}
+
+fn written(out: &mut dyn Write, bytes: &[u8]) -> Result<(), String> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("standard output cannot be written: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints what a command came to and ends it with `code`; with a failure where that cannot be printed.
+pub(super) fn ended(line: impl Display, code: ExitCode) -> ExitCode {
+    say(line).map_or_else(|error| failed(&error), |()| code)
+}
+
+/// Says why a command has failed.
+pub(super) fn failed(error: &str) -> ExitCode {
+    tell(format_args!("palisade: {error}"));
+    ExitCode::FAILURE
+}
+
+/// Prints a line on standard error.
+pub(super) fn tell(line: impl Display) {
+    tell_part(format_args!("{line}\n"));
+}
+
+/// Prints on standard error, without an end of the line.
+pub(super) fn tell_part(text: impl Display) {
+    // What a command does goes on, whether its words are read or not.
+    let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
 }
 
 /// `text` as one segment of a path (RFC 3986 §2.3).
@@ -58,6 +111,26 @@ pub(super) fn pretty(value: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// A reader that has left, or a full disk.
+    struct Refusing(ErrorKind);
+
+    impl Write for Refusing {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_has_left_is_no_failure_and_a_full_disk_is_one() {
+        assert_eq!(written(&mut Refusing(ErrorKind::BrokenPipe), b"x"), Ok(()));
+        let error = written(&mut Refusing(ErrorKind::StorageFull), b"x").unwrap_err();
+        assert!(error.starts_with("standard output cannot be written: "), "{error}");
+    }
 
     #[test]
     fn a_name_stays_in_its_place() {

@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::output::{say, tell};
 use crate::config::{self, error_lines};
 use crate::edge::pages::{TemplatedPages, preview};
 
@@ -16,7 +17,9 @@ pub(super) fn run(config: &Path, port: u16) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no runtime: {error}"))?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let say = |at: SocketAddr| println!("http://{at}/: every page with sample data; Ctrl-C ends it");
-    runtime.block_on(preview(address, say, load)).map_err(|error| format!("{address}: {error}"))?;
+    let bound = |at: SocketAddr| {
+        say(format_args!("http://{at}/: every page with sample data; Ctrl-C ends it")).unwrap_or_else(tell);
+    };
+    runtime.block_on(preview(address, bound, load)).map_err(|error| format!("{address}: {error}"))?;
     Ok(String::new())
 }

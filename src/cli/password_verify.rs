@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use secrecy::ExposeSecret;
 
+use super::output::{ended, tell};
 use super::password_hash::read;
 use crate::edge::passwords;
 use palisade_core::domain::account::PasswordHash;
@@ -15,28 +16,22 @@ pub(super) fn run(hash: String, cost: u32) -> ExitCode {
     let password = match read(io::stdin().lock()) {
         Ok(password) => password,
         Err(error) => {
-            eprintln!("palisade: {error}");
+            tell(format_args!("palisade: {error}"));
             return ExitCode::from(2);
         }
     };
     match passwords::check_now(password.expose_secret(), &PasswordHash(hash), cost) {
         None => {
-            eprintln!(
+            tell(format_args!(
                 "palisade: this is no hash that the gateway checks; it knows bcrypt, Argon2, PBKDF2 and scrypt as \
                  their makers write them, of no absurd cost. Did the shell take the dollars? Put it in single quotes"
-            );
+            ));
             ExitCode::from(2)
         }
-        Some(checked) if checked.matches => {
-            println!(
-                "{}",
-                if checked.needs_rehash { "right; the next login writes it anew" } else { "right" }
-            );
-            ExitCode::SUCCESS
-        }
-        Some(_) => {
-            println!("wrong");
-            ExitCode::from(1)
-        }
+        Some(checked) if checked.matches => ended(
+            if checked.needs_rehash { "right; the next login writes it anew" } else { "right" },
+            ExitCode::SUCCESS,
+        ),
+        Some(_) => ended("wrong", ExitCode::from(1)),
     }
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::check;
+use super::output::{failed, tell, tell_part};
 use secrecy::ExposeSecret;
 
 use crate::app::{self, Demo, Options, RunningGateway};
@@ -21,16 +22,13 @@ pub(super) fn run(path: &Path, options: Options) -> ExitCode {
     let config = match check::load(path) {
         Ok(config) => config,
         Err(errors) => {
-            errors.iter().for_each(|error| eprintln!("{error}"));
+            errors.iter().for_each(tell);
             return ExitCode::FAILURE;
         }
     };
     match serve(path, config, options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("palisade: {why}");
-            ExitCode::FAILURE
-        }
+        Err(why) => failed(&why),
     }
 }
 
@@ -82,7 +80,7 @@ fn serve(path: &Path, config: Config, options: Options) -> Result<(), String> {
         }
         tracing::info!("admin and metrics at http://{}", running.admin);
         if greet {
-            eprint!("{}", welcome(path, &running));
+            tell_part(welcome(path, &running));
         }
         loop {
             tokio::select! {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use super::output::{failed, tell};
 use crate::edge::clock::SystemClock;
 use crate::edge::jwt::SetVerifier;
 use palisade_core::domain::time::UnixTime;
@@ -29,7 +30,7 @@ pub(super) fn run(jwks: &Path, signature_only: bool) -> ExitCode {
     let verifier = match read.and_then(|bytes| SetVerifier::new(&bytes, LEEWAY)) {
         Ok(verifier) => verifier,
         Err(why) => {
-            eprintln!("palisade: {}: {why}; --jwks wants a JWK Set (RFC 7517)", jwks.display());
+            tell(format_args!("palisade: {}: {why}; --jwks wants a JWK Set (RFC 7517)", jwks.display()));
             return ExitCode::FAILURE;
         }
     };
@@ -37,10 +38,9 @@ pub(super) fn run(jwks: &Path, signature_only: bool) -> ExitCode {
     match verify_lines(&verifier, checks, SystemClock.now(), lines, io::stdout().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("palisade: {error}");
-            ExitCode::FAILURE
-        }
+        // The reader has left. Not all were judged.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        Err(error) => failed(&error.to_string()),
     }
 }
 

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Value, json};
 
-use super::output::{Output, escaped, list_of, pretty, table, text, time};
+use super::output::{Output, escaped, list_of, pretty, table, tell_part, text, time};
 use super::{admin, link};
 use crate::edge::admin_client::AdminClient;
 
@@ -430,7 +430,7 @@ fn confirmed(user: &str) -> Result<bool, String> {
     if !std::io::stdin().is_terminal() {
         return Err("deleting cannot be undone: say --yes to mean it".to_owned());
     }
-    eprint!("Delete the account {user} for good? Type `yes`: ");
+    tell_part(format_args!("Delete the account {user} for good? Type `yes`: "));
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|error| error.to_string())?;
     Ok(answer.trim() == "yes")

@@ -229,6 +229,18 @@ impl House {
         of_unsafe.map(|(file, line, ..)| format!("{file}:{line} is unsafe")).collect()
     }
 
+    /// No macro prints: those of the standard library panic once the reader has left, and with them what was under way.
+    /// `cli/output.rs` prints.
+    pub fn prints(&self) -> Vec<String> {
+        let is_ours = |file: &str| !file.starts_with("testing/");
+        let of_prints = self
+            .found
+            .kinds
+            .iter()
+            .filter(|(file, _, kind, is_test)| *kind == Kind::Prints && !is_test && is_ours(file));
+        of_prints.map(|(file, line, ..)| format!("{file}:{line} prints by a macro")).collect()
+    }
+
     /// No file is too long to be read in one sitting, its tests left out.
     pub fn lengths(&self) -> Vec<String> {
         // The suite that every store must pass is one list of cases.

@@ -26,10 +26,15 @@ pub struct Named {
     pub is_test: bool,
 }
 
+/// The macros that print.
+const PRINTS: [&str; 5] = ["print", "println", "eprint", "eprintln", "dbg"];
+
 /// What is found in code and is no path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Async,
+    /// A macro that prints.
+    Prints,
     Unsafe,
 }
 
@@ -98,6 +103,11 @@ impl Finder<'_> {
                     }
                     if first == "async" {
                         self.kind(Kind::Async, line);
+                    }
+                    let is_macro =
+                        matches!(tokens.get(at + 1), Some(TokenTree::Punct(punct)) if punct.as_char() == '!');
+                    if is_macro && PRINTS.iter().any(|name| first == name) {
+                        self.kind(Kind::Prints, line);
                     }
                     let is_absolute = at >= 2 && is_colon(at - 1) && is_colon(at - 2);
                     let mut path = vec![name_of(first)];
@@ -240,10 +250,12 @@ impl<'ast> Visit<'ast> for Finder<'_> {
 
     fn visit_macro(&mut self, mac: &'ast Macro) {
         self.visit_path(&mac.path);
-        let prints = ["print", "println", "eprint", "eprintln", "dbg"];
-        if prints.iter().any(|name| mac.path.is_ident(name)) {
-            let line = mac.path.segments[0].ident.span().start().line;
+        if let Some(last) =
+            mac.path.segments.last().filter(|last| PRINTS.iter().any(|name| last.ident == name))
+        {
+            let line = last.ident.span().start().line;
             self.note(&["std", "io", "stdout"].map(str::to_owned), true, line);
+            self.kind(Kind::Prints, line);
         }
         self.tokens(mac.tokens.clone());
     }

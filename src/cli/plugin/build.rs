@@ -12,6 +12,7 @@ use wit_component::ComponentEncoder;
 use super::project::{Language, Project};
 use super::toolchain::{Toolchain, on_path};
 use super::{check, show};
+use crate::cli::output::tell;
 
 /// Where in a project a component is made, until it takes the place of the one before.
 const WORKSHOP: &str = ".palisade";
@@ -254,7 +255,7 @@ fn step(title: &str, command: &mut Command, say: Say) -> Result<(), String> {
     // The message of a failed tool helps an author; its stack trace does not.
     command.stdin(Stdio::null()).env_remove("RUST_BACKTRACE").env_remove("RUST_LIB_BACKTRACE");
     if say == Say::All {
-        eprintln!("{title}");
+        tell(title);
         let status = command.stdout(Stdio::inherit()).stderr(Stdio::inherit()).status().map_err(failed)?;
         return if status.success() {
             Ok(())
@@ -268,7 +269,7 @@ fn step(title: &str, command: &mut Command, say: Say) -> Result<(), String> {
     drop(progress);
     let output = output.map_err(failed)?;
     if output.status.success() {
-        eprintln!("{title}: {:.1}s", begun.elapsed().as_secs_f32());
+        tell(format_args!("{title}: {:.1}s", begun.elapsed().as_secs_f32()));
         return Ok(());
     }
     let said = [output.stdout, output.stderr].concat();
@@ -294,7 +295,7 @@ struct Progress {
 impl Progress {
     fn begin(title: String) -> Progress {
         if !std::io::stderr().is_terminal() {
-            eprintln!("{title} …");
+            tell(format_args!("{title} …"));
             return Progress { end: None, thread: None };
         }
         let (end, ended) = mpsc::channel();

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::{CallArgs, bench, block, log, meter, provider, read, read_text, show};
 use crate::app;
+use crate::cli::output::{print, tell};
 use crate::config::{self, Component};
 use crate::edge::clock::SystemClock;
 use crate::edge::jwt::ClientAssertions;
@@ -76,9 +77,9 @@ pub(super) fn run(config: &Path, args: &CallArgs) -> Result<String, String> {
             clock: Arc::new(SystemClock),
             meter: meter()?,
         };
-        let tell = Box::new(|line: &str| eprintln!("  {line}"));
-        eprintln!("{} {}", provider.name, call.name());
-        let tried = bench.call(&provider, apparatus, &asked, tell).await;
+        let each = Box::new(|line: &str| tell(format_args!("  {line}")));
+        tell(format_args!("{} {}", provider.name, call.name()));
+        let tried = bench.call(&provider, apparatus, &asked, each).await;
         let mut text = String::new();
         for (name, value) in &tried.shown {
             // A text can always grow.
@@ -100,7 +101,7 @@ pub(super) fn run(config: &Path, args: &CallArgs) -> Result<String, String> {
         match &tried.outcome {
             // Standard output carries nothing but tokens.
             Outcome::Tokens(_) if args.print_tokens => {
-                eprintln!("{}", show::harmless(&text));
+                tell(show::harmless(&text));
                 Ok(String::new())
             }
             Outcome::Failure(failure) => {
@@ -225,7 +226,7 @@ fn print_tokens(asked: &RecordedExchange, outcome: &Outcome) -> Result<(), Strin
         ..Input::default()
     };
     let text = toml::to_string(&input).map(Zeroizing::new).map_err(|error| error.to_string())?;
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| error.to_string())
+    print(text.as_bytes())
 }
 
 /// A new file, for its owner until it has been read.

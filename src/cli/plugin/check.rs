@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{With, bench, block, meter, read, show};
+use crate::cli::output::tell;
 use crate::edge::wasm::{Interface, InterfaceFault, LARGE, examine as look, unlisted};
 use palisade_core::ports::ProviderFault;
 
@@ -69,11 +70,11 @@ pub(super) fn run(config: &Path, file: &Path, with: &With) -> Result<String, Str
             if let Some(provider) = &tried.provider {
                 let unlisted = unlisted(&described.hosts, &provider.allowed_hosts);
                 if !unlisted.is_empty() {
-                    eprintln!(
+                    tell(format_args!(
                         "warning: it calls {}, which providers.allowed_hosts does not list: requests there will be \
                          denied unless you add them",
                         unlisted.join(", ")
-                    );
+                    ));
                 }
             }
         }
@@ -109,10 +110,10 @@ pub(super) fn run(config: &Path, file: &Path, with: &With) -> Result<String, Str
     }
     line("pin", &format!("sha256 = \"{sha256}\""));
     if size > LARGE {
-        eprintln!(
+        tell(format_args!(
             "warning: {} is large: every change of it is compiled for seconds; is there debug information in it?",
             show::size(size)
-        );
+        ));
     }
     Ok(text)
 }

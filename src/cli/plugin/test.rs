@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::project::Project;
 use super::{bench, block, log, meter, read, read_text, show};
+use crate::cli::output::{say, tell};
 use crate::config::PluginLimits;
 use palisade_exchange::RecordedExchange;
 
@@ -66,7 +67,7 @@ pub(super) fn run(target: &Path, exchanges: Option<&Path>, only: Option<&str>) -
         if failed == 0 {
             return Ok(text);
         }
-        println!("{}", show::harmless(&text));
+        say(show::harmless(&text)).unwrap_or_else(tell);
         Err(format!(
             "{failed} of {} exchanges are not as recorded ({}); - is what the file says, + what the plugin did",
             files.len(),

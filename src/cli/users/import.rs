@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use palisade_core::domain::email::EmailAddress;
 use palisade_core::domain::username::Username;
 
 use super::super::admin;
-use super::super::output::{Output, pretty, text};
+use super::super::output::{Output, pretty, say, tell, tell_part, text};
 use super::rows::{self, Format};
 use super::{called, handed};
 use crate::edge::admin_client::AdminClient;
@@ -173,7 +173,7 @@ pub(super) fn run(config: &Path, wish: &Import) -> Result<String, String> {
             if let Err(error) = send(&client, wish, batch, &mut outcome).await {
                 let (first, last) = (first.unwrap_or_default(), last.unwrap_or_default());
                 // What was made may have to be handed over.
-                println!("{}", told(&outcome, wish));
+                say(told(&outcome, wish)).unwrap_or_else(tell);
                 return Err(format!(
                     "lines {first} to {last}: {error}\nThe lines before are dealt with, and it is not known which of these \
                      were. Import the file again: lines that are made already are refused, and the others go in{}",
@@ -188,7 +188,7 @@ pub(super) fn run(config: &Path, wish: &Import) -> Result<String, String> {
         if outcome.refused.is_empty() {
             return Ok(said);
         }
-        println!("{said}");
+        say(said).unwrap_or_else(tell);
         Err(format!("{} refused:{}", lines(outcome.refused.len()), listed(&outcome.refused)))
     })
 }
@@ -329,18 +329,16 @@ impl Progress {
 
     fn told(&mut self, count: usize) {
         if self.is_terminal {
-            eprint!("\r{}", lines(count));
-            // Progress that is not shown stops nothing.
-            let _ = std::io::stderr().flush();
+            tell_part(format_args!("\r{}", lines(count)));
         } else if count / TOLD_EVERY > self.told / TOLD_EVERY {
-            eprintln!("{}", lines(count));
+            tell(lines(count));
         }
         self.told = count;
     }
 
     fn end(&self) {
         if self.is_terminal {
-            eprint!("\r\x1b[K");
+            tell_part(format_args!("\r\x1b[K"));
         }
     }
 }

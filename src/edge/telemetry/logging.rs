@@ -19,8 +19,12 @@ pub fn start(log: &Log) -> Result<(), String> {
     let filter = filter(log)?;
     // Colours are for people: in a file they are noise.
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr)
+        // It would say so on standard error, by a macro that panics when that is gone: a gateway outlives its log.
+        .log_internal_errors(false);
     let started = match log.format {
         LogFormat::Text => subscriber.finish().try_init(),
         LogFormat::Json => subscriber.json().flatten_event(true).finish().try_init(),
