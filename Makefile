@@ -129,9 +129,10 @@ test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, HAProxy, C
 partitions: deps-wider ## three gateways and PostgreSQL while network, machines and database fail at random for a quarter of an hour, and how long 10,000 revocations take (30 minutes, root on Linux)
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run
 
-soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, and the wider tests with every look of every page, 1,000 samples of each time that could tell of an account and streams silent for ten minutes, and what `make partitions` does
+soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, revocations beside a transaction that is open for a minute, and the wider tests with every look of every page, 1,000 samples of each time that could tell of an account and streams silent for ten minutes, and what `make partitions` does
 	PALISADE_KILLS=200 $(CARGO) test --locked --test parts nothing_acknowledged_is_lost
 	PALISADE_DAMAGES=5000 $(CARGO) test --locked --test parts damages -- --nocapture
+	PALISADE_OPEN_SECONDS=60 $(CARGO) test --locked --test postgres open_transaction -- --nocapture
 	LOOKS=whole SAMPLES=1000 IDLE_SECONDS=600 CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run
 

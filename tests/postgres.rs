@@ -27,6 +27,8 @@ mod feed;
 
 #[path = "postgres/gateways.rs"]
 mod gateways;
+#[path = "postgres/held.rs"]
+mod held;
 #[path = "postgres/lease.rs"]
 mod lease;
 #[path = "postgres/same.rs"]

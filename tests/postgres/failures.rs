@@ -22,7 +22,7 @@ use crate::support::{PATIENCE, Upstream, body_of, exchange, field, status};
 /// What a busy machine may add to a lease before a test sees its end.
 const SLACK: Duration = Duration::from_secs(1);
 /// The longest that an answer may take whose commit is not made, by the documentation: the time of the statement.
-const REFUSED_WITHIN: Duration = Duration::from_secs(15);
+pub(super) const REFUSED_WITHIN: Duration = Duration::from_secs(15);
 const PASSWORD: &str = "Horse-Battery-9!";
 /// How many connections of the database wait for a standby.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
@@ -64,14 +64,14 @@ impl Pair {
 
 impl Gateway {
     /// How a revocation is answered, and after which time.
-    async fn revoke(&self, what: &Value) -> (u16, Duration) {
+    pub(super) async fn revoke(&self, what: &Value) -> (u16, Duration) {
         let begun = Instant::now();
         let (code, _) = self.admin("POST", "/admin/v1/revocations", what).await;
         (code, begun.elapsed())
     }
 
     /// Revokes a token as a client does that tries again.
-    async fn revoke_until_acknowledged(&self, token: &str) {
+    pub(super) async fn revoke_until_acknowledged(&self, token: &str) {
         let end = Instant::now() + PATIENCE;
         loop {
             match self.revoke(&json!({"token": token})).await.0 {
@@ -83,21 +83,21 @@ impl Gateway {
         }
     }
 
-    async fn sign_in(&self) -> String {
+    pub(super) async fn sign_in(&self) -> String {
         self.post("/auth/login", &json!({"email": "ann@example.com", "password": PASSWORD})).await
     }
 
-    async fn make_account(&self) {
+    pub(super) async fn make_account(&self) {
         let account = json!({"email": "ann@example.com", "password": PASSWORD, "email_verified": true});
         let (code, made) = self.admin("POST", "/admin/v1/users", &account).await;
         assert_eq!(code, 201, "{made}");
     }
 
-    async fn ready(&self) -> (u16, Value) {
+    pub(super) async fn ready(&self) -> (u16, Value) {
         self.admin("GET", "/readyz", &Value::Null).await
     }
 
-    async fn until_ready(&self) {
+    pub(super) async fn until_ready(&self) {
         let end = Instant::now() + PATIENCE;
         while let (code @ 503, why) = self.ready().await {
             assert!(Instant::now() < end, "{code} {why}");
@@ -106,7 +106,7 @@ impl Gateway {
     }
 
     /// Nothing can be written: until the lease that `since` has begun is over, tokens are judged, and then no more.
-    async fn fails_closed(&self, token: &str, revoked: &str, since: Instant) {
+    pub(super) async fn fails_closed(&self, token: &str, revoked: &str, since: Instant) {
         self.until("/app/x", token, 503).await;
         assert!(since.elapsed() <= LEASE + SLACK, "{:?}", since.elapsed());
         let begun = Instant::now();

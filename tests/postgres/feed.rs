@@ -26,31 +26,34 @@ use tokio::sync::watch;
 
 use crate::place::{self, PATIENCE, prepared, settings_at};
 
-const LEASE: Duration = Duration::from_secs(2);
+pub(super) const LEASE: Duration = Duration::from_secs(2);
 
-async fn patiently<T>(what: &str, step: impl Future<Output = T>) -> T {
+pub(super) async fn patiently<T>(what: &str, step: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, step).await.unwrap_or_else(|_| panic!("{what} takes too long"))
 }
 
-async fn value(database: &Database, sql: &str) -> String {
+pub(super) async fn value(database: &Database, sql: &str) -> String {
     place::value(&database.client().await, sql).await
 }
 
 /// What one member holds.
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     tokens: HashSet<String>,
-    until: Duration,
+    /// In the order in which they came.
+    pub(super) order: Vec<String>,
+    pub(super) until: Duration,
     closed: Option<String>,
 }
 
-struct Sink(watch::Sender<Held>);
+pub(super) struct Sink(pub(super) watch::Sender<Held>);
 
 impl FeedSink for Sink {
     fn apply(&self, revocations: &[Revocation]) {
         self.0.send_modify(|held| {
             for revocation in revocations {
                 if let Target::Token { jti, .. } = &revocation.target {
+                    held.order.push(jti.clone());
                     held.tokens.insert(jti.clone());
                 }
             }
@@ -70,10 +73,10 @@ impl FeedSink for Sink {
 }
 
 /// One gateway: what it commits, and what it believes.
-struct Member {
-    writer: CommitWriter,
+pub(super) struct Member {
+    pub(super) writer: CommitWriter,
     feed: Arc<Feed>,
-    sink: Arc<Sink>,
+    pub(super) sink: Arc<Sink>,
     replica: ClusterReplica,
 }
 
@@ -115,12 +118,12 @@ impl Member {
         member
     }
 
-    async fn new(database: &Database, name: &str) -> Member {
+    pub(super) async fn new(database: &Database, name: &str) -> Member {
         Member::at(database, database.address, name).await
     }
 
     /// Commits a revocation, and waits for its acknowledgement.
-    async fn revoke(&self, jti: &str) -> (Committed, ConfirmedBy, Duration) {
+    pub(super) async fn revoke(&self, jti: &str) -> (Committed, ConfirmedBy, Duration) {
         let begun = Instant::now();
         let change = Change::Revoke(revocation(token(jti), 1, 1 << 40));
         let committed = self.writer.commit(vec![change]).await.unwrap();
@@ -131,21 +134,21 @@ impl Member {
         (committed, by, begun.elapsed())
     }
 
-    fn has(&self, jti: &str) -> bool {
+    pub(super) fn has(&self, jti: &str) -> bool {
         self.sink.0.borrow().tokens.contains(jti)
     }
 
-    fn until(&self) -> Duration {
+    pub(super) fn until(&self) -> Duration {
         self.sink.0.borrow().until
     }
 
-    async fn holds(&self, what: &str, is_so: impl FnMut(&Held) -> bool) {
+    pub(super) async fn holds(&self, what: &str, is_so: impl FnMut(&Held) -> bool) {
         let mut held = self.sink.0.subscribe();
         patiently(what, held.wait_for(is_so)).await.unwrap();
     }
 }
 
-fn all(confirmed: u32) -> ConfirmedBy {
+pub(super) fn all(confirmed: u32) -> ConfirmedBy {
     ConfirmedBy::Replicas { confirmed, lapsed: 0, open: Vec::new() }
 }
 
@@ -177,23 +180,38 @@ async fn an_acknowledged_revocation_is_at_every_replica() {
     assert!(took < LEASE && c.has("without b"), "{took:?}");
 }
 
+/// For how many seconds the transactions of other applications are open at least.
+const OPEN_SECONDS: &str = "PALISADE_OPEN_SECONDS";
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_applications_open_transaction_stops_nothing() {
     let database = prepared(Cluster::shared()).await;
     let members = [Member::new(&database, "a").await, Member::new(&database, "b").await];
     let foreign = database.client().await;
     foreign.batch_execute("CREATE TABLE of_another (n int)").await.unwrap();
-    // It has a transaction id lower than all that come, and a snapshot older than all.
+    // Each has a transaction id lower than all that come, and a snapshot older than all; one in a database of its own.
+    let elsewhere = Cluster::shared().database().await.client().await;
+    let old = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()";
+    elsewhere.batch_execute(old).await.unwrap();
     foreign
-        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; INSERT INTO of_another VALUES (1); SELECT * FROM palisade.head")
+        .batch_execute(&format!("{old}; INSERT INTO of_another VALUES (1); SELECT * FROM palisade.head"))
         .await
         .unwrap();
-    for n in 0..10 {
-        let (_, by, took) = members[n % 2].revoke(&n.to_string()).await;
+    let open_for = std::env::var(OPEN_SECONDS).map_or(0, |seconds| seconds.parse().unwrap());
+    let (open_for, begun, mut made) = (Duration::from_secs(open_for), Instant::now(), 0);
+    while made < 10 || begun.elapsed() < open_for {
+        let jti = made.to_string();
+        let (_, by, took) = members[made % 2].revoke(&jti).await;
         assert_eq!(by, all(2));
-        assert!(took < LEASE, "{took:?}");
+        assert!(took < LEASE && members.iter().all(|member| member.has(&jti)), "{took:?}");
+        made += 1;
     }
-    foreign.batch_execute("COMMIT").await.unwrap();
+    for client in [&foreign, &elsewhere] {
+        let is_so_old = format!("SELECT clock_timestamp() - now() >= interval '{} s'", open_for.as_secs());
+        assert_eq!(place::value(client, &is_so_old).await, "t");
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    println!("{made} revocations beside transactions that were open for {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

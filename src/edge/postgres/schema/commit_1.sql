@@ -243,6 +243,7 @@ DECLARE
     standing palisade.revocations;
     at_least bigint := change->>'at_least';
     raised bigint;
+    entry jsonb;
 BEGIN
     SELECT r.* INTO standing FROM palisade.revocations r WHERE r.key = palisade.bytes_1(change->>'key') FOR UPDATE;
     IF standing.version > known THEN
@@ -256,7 +257,13 @@ BEGIN
             CASE WHEN t.number = 9223372036854775807 THEN t.number ELSE t.number + 1 END)
         RETURNING t.number INTO raised;
     IF (change->>'enforce')::boolean THEN
-        RETURN palisade.revoke_1(change, raised, known);
+        entry := palisade.revoke_1(change, raised, known);
+        -- Where no entry stood that could be locked above, an operator's may have come since. It counts as the earlier one.
+        IF (entry->>'lim')::bigint > raised THEN
+            UPDATE palisade.token_versions t SET number = (entry->>'lim')::bigint
+                WHERE t.key = palisade.bytes_1(change->>'number_key');
+        END IF;
+        RETURN entry;
     END IF;
     RETURN palisade.standing_1(palisade.bytes_1(change->>'key'), greatest(raised, standing.lim),
         greatest((change->>'expires_at')::bigint, standing.expires_at),
