@@ -200,6 +200,7 @@ fn background_tasks(
         lifetimes: accounts.session_lifetimes(),
         uses: accounts.session_uses(),
         leeway: started.tokens.leeway,
+        outage: Expiry::outage(),
     };
     let mut tasks = vec![
         spawn(background::cut_revoked(revocations_changed, Arc::clone(streams), Arc::clone(live))),

@@ -14,9 +14,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
 use super::commits::until;
+use super::gateways::{VAULT, credential};
 use super::lease::{Gateway, LEASE};
 use crate::place::settings;
 use crate::place::value;
+use crate::support::binary::{Program, palisade, run};
 use crate::support::{PATIENCE, Upstream, body_of, exchange, field, status};
 
 /// What a busy machine may add to a lease before a test sees its end.
@@ -185,6 +187,27 @@ async fn a_primary_that_was_left_behind_is_not_believed_though_it_answers_reads(
     behind.until_ready().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_its_only_synchronous_standby_nothing_is_acknowledged_until_it_is_back() {
+    let pair = Pair::start().await;
+    let upstream = Upstream::start().await;
+    let gateway = Gateway::start(&pair.database, &pair.database.url(), upstream.address, "").await;
+    let (token, revoked) = (gateway.mint().await, gateway.mint().await);
+    gateway.make_account().await;
+    assert_eq!(gateway.revoke(&json!({"token": revoked})).await.0, 201);
+
+    pair.standby.kill();
+    // Among what is refused is a revocation of this token, which the primary may have all the same.
+    gateway.fails_closed(&token, &revoked, Instant::now()).await;
+    pair.standby.restart();
+    gateway.until_ready().await;
+    assert_eq!(gateway.get("/app/x", &revoked).await, 401);
+    gateway.revoke_until_acknowledged(&token).await;
+    assert_eq!(gateway.get("/app/x", &token).await, 401);
+    let client = pair.database.client().await;
+    until(&client, WAITING, "0").await;
+}
+
 /// A confirmation has less time than a message to the database has.
 #[tokio::test]
 async fn what_a_caller_leaves_is_ended_in_the_database_too() {
@@ -333,4 +356,70 @@ async fn a_database_that_was_restored_is_served_from_by_an_operators_word_alone(
     gateway.running.shutdown().await;
     let gateway = start(false).await.unwrap_or_else(|why| panic!("{why}"));
     assert_eq!(gateway.get("/app/x", &lost).await, 401);
+}
+
+/// While the database is away, the log says so when it begins and does not go on to say it, and the command line needs the
+/// credential.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_outage_of_the_database_does_not_fill_the_log_and_leaves_the_command_line_its_credential() {
+    let cluster = Cluster::start();
+    let database = cluster.database().await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("vault"), VAULT).unwrap();
+    let text = format!(
+        "public_url = \"http://localhost:8080\"\n[server]\nlisten = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"\n\
+         [store]\nurl = {:?}\nmax_staleness = \"1s\"\n[vault]\nkeys = [\"file:vault\"]\n",
+        database.url()
+    );
+    std::fs::write(folder.path().join("config.toml"), &text).unwrap();
+    let program = tokio::task::block_in_place(|| Program::start(folder.path()));
+    // For the command line, which is to know the port.
+    let own = text.replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{}\"", program.admin));
+    std::fs::write(folder.path().join("own.toml"), own).unwrap();
+    let credential = credential(&database);
+    cluster.kill();
+    let keys = |credential: &str| {
+        let mut command = palisade();
+        command.args(["keys", "list", "--config"]).arg(folder.path().join("own.toml"));
+        let output = run(command.env("PALISADE_ADMIN_TOKEN", credential), "");
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (is_done, why) = tokio::task::block_in_place(|| keys(""));
+    let words = ["no connection to the database", "or set PALISADE_ADMIN_TOKEN"];
+    assert!(!is_done && words.iter().all(|words| why.contains(words)), "{why}");
+    let (is_done, why) = tokio::task::block_in_place(|| keys(&credential));
+    assert!(is_done, "{why}");
+    let (killed, mut asked) = (Instant::now(), 0);
+    // Each of these is refused.
+    while killed.elapsed() < Duration::from_secs(8) {
+        let body = json!({"email": "ann@example.com", "password": PASSWORD}).to_string();
+        let request = format!(
+            "POST /auth/login HTTP/1.1\r\nHost: localhost:8080\r\nOrigin: http://localhost:8080\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        let answer = exchange(program.listen, request).await;
+        assert!(matches!(status(&answer), 503 | 429), "{answer}");
+        asked += 1;
+    }
+    cluster.restart();
+    let end = Instant::now() + PATIENCE;
+    while status(&program.probe("/readyz").await) != 200 {
+        assert!(Instant::now() < end, "it is not ready again");
+        tokio::task::yield_now().await;
+    }
+    let said = tokio::task::block_in_place(|| {
+        let begun = program.until_it_says("that is over");
+        begun + &program.stop_and_tell()
+    });
+    println!("{asked} requests beside this log:\n{said}");
+    let lines = said.lines().filter(|line| [" WARN ", " ERROR "].iter().any(|level| line.contains(level)));
+    // Without the time, what remains is the same each time.
+    let mut counts = std::collections::BTreeMap::new();
+    for line in lines {
+        *counts.entry(line.split_once(' ').unwrap().1).or_insert(0) += 1;
+    }
+    let total: u32 = counts.values().sum();
+    assert!(total <= 15, "{counts:#?}");
+    assert!(counts.values().all(|count| *count <= 2), "{counts:#?}");
 }

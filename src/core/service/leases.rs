@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::outage::Outage;
 use crate::domain::lease::{Lease, LeaseHolder, LeaseSubject};
 use crate::ports::{Change, Precondition, Store, StoreError};
 
@@ -37,6 +38,7 @@ enum KeepUntil {
 pub(super) struct Leases {
     store: Arc<dyn Store>,
     holder: LeaseHolder,
+    extending: Arc<Outage>,
 }
 
 /// A lease that this gateway has.
@@ -88,7 +90,8 @@ pub(super) fn require(lease: Lease) -> Change {
 
 impl Leases {
     pub(super) fn new(store: Arc<dyn Store>, holder: LeaseHolder) -> Leases {
-        Leases { store, holder }
+        let extending = Arc::new(Outage::new("leases are not extended, which is tried again"));
+        Leases { store, holder, extending }
     }
 
     /// A lease for `subject`; `None`: another gateway has it. The record is to be read again under the lease: another
@@ -246,11 +249,13 @@ impl Leases {
                 None => Ok(self.extend(held).await),
             };
             match extended {
-                Ok(Ok(Some(extended))) => *held = extended,
+                Ok(Ok(Some(extended))) => {
+                    self.extending.succeeded();
+                    *held = extended;
+                }
                 Ok(Ok(None)) | Err(_) => return,
                 Ok(Err(error)) => {
-                    let subject = held.lease.subject;
-                    tracing::warn!(?subject, %error, "a lease was not extended; it is tried again");
+                    self.extending.failed(&error);
                     held.extend_at = Instant::now() + TRY_AGAIN;
                     if let Some(stop_at) = stop_at.filter(|stop_at| *stop_at <= held.extend_at) {
                         return sleep_until(stop_at).await;

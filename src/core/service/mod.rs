@@ -31,6 +31,7 @@ pub mod noted;
 pub mod notices;
 pub mod ongoing;
 pub mod opened_link;
+pub mod outage;
 pub mod outbox;
 pub mod own_claims;
 pub mod own_credentials;

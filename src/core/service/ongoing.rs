@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::admit::{Admission, Permit};
 use super::caller::Person;
+use super::outage::Outage;
 use super::session_uses::SessionUses;
 use crate::domain::credential::Carrier;
 use crate::domain::request::{Host, NoHeaders, Path, Request};
@@ -166,9 +167,17 @@ pub struct Expiry {
     pub uses: Arc<SessionUses>,
     /// How long past its `exp` a token is still accepted.
     pub leeway: Duration,
+    /// Told while sessions cannot be read.
+    pub outage: Outage,
 }
 
 impl Expiry {
+    /// The [`Expiry::outage`] of a gateway.
+    #[must_use]
+    pub fn outage() -> Outage {
+        Outage::new("sessions cannot be read; their exchanges go on for now")
+    }
+
     /// When the exchange is to be looked at again; a moment that has come (`<= now`) when it has to end.
     /// `after_expiry` is that of the route it belongs to now.
     pub async fn look(&self, admitted: &AdmissionRecord, after_expiry: Duration, now: UnixTime) -> UnixTime {
@@ -183,7 +192,11 @@ impl Expiry {
         let Some(Person { user, session: Some(session) }) = Person::of(&caller.identity, &self.issuer) else {
             return end;
         };
-        match self.store.session(user, session).await {
+        let found = self.store.session(user, session).await;
+        if found.is_ok() {
+            self.outage.succeeded();
+        }
+        match found {
             Ok(None) => now,
             Ok(Some(session)) => {
                 let session = self.uses.apply(session, self.lifetimes);
@@ -191,7 +204,7 @@ impl Expiry {
             }
             // Not known, which must not last: then it counts as a token without a session.
             Err(error) => {
-                tracing::warn!(%error, "a session cannot be read; its exchanges go on for now");
+                self.outage.failed(&error);
                 end.min(now.plus(LOOK_AGAIN))
             }
         }

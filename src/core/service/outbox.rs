@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::leases::{HeldLease, Leases};
+use super::outage::Outage;
 use crate::domain::lease::{LeaseHolder, LeaseSubject};
 use crate::domain::mail::Mail;
 use crate::domain::opaque::{ServerKey, TokenHash};
@@ -59,6 +60,7 @@ pub struct Outbox {
     woken: Arc<Notify>,
     closing: AtomicBool,
     state: Mutex<State>,
+    outage: Outage,
 }
 
 /// What is known beside the store.
@@ -96,7 +98,19 @@ impl Outbox {
     ) -> Outbox {
         let state = Mutex::default();
         let leases = Leases::new(Arc::clone(&store), holder);
-        Outbox { store, leases, mailer, clock, meter, key, woken, closing: AtomicBool::new(false), state }
+        let outage = Outage::new("the outbox waits for the store");
+        Outbox {
+            store,
+            leases,
+            mailer,
+            clock,
+            meter,
+            key,
+            woken,
+            closing: AtomicBool::new(false),
+            state,
+            outage,
+        }
     }
 
     /// Delivers what is due whenever something is, until [`Outbox::close`].
@@ -126,9 +140,12 @@ impl Outbox {
     /// when nothing waits.
     pub async fn pass(&self) -> Option<UnixTime> {
         match self.deliver_due().await {
-            Ok(next) => next,
+            Ok(next) => {
+                self.outage.succeeded();
+                next
+            }
             Err(error) => {
-                tracing::warn!(%error, "the outbox waits for the store");
+                self.outage.failed(&error);
                 Some(self.clock.now().plus(STORE_PAUSE))
             }
         }

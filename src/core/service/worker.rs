@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::outage::Outage;
 use crate::ports::StoreError;
 
 /// How often a worker looks for what has become due by time.
@@ -30,16 +31,19 @@ impl Worker<'_> {
         F: Future<Output = Result<bool, StoreError>>,
     {
         let mut ticks = tokio::time::interval(POLL);
+        let outage = Outage::new(format!("{} wait: the store does not take what became of them", self.what));
         while !self.closing.is_cancelled() {
-            let is_wakeable = match pass().await {
+            let passed = pass().await;
+            match &passed {
+                Ok(_) => outage.succeeded(),
+                // The start has said it, and nothing changes by itself.
+                Err(StoreError::Closed(_)) => {}
+                Err(error) => outage.failed(error),
+            }
+            let is_wakeable = match passed {
                 Ok(true) => continue,
                 Ok(false) => true,
-                // The start has said it, and nothing changes by itself.
-                Err(StoreError::Closed(_)) => false,
-                Err(error) => {
-                    tracing::warn!(%error, "{} wait: the store does not take what became of them", self.what);
-                    false
-                }
+                Err(_) => false,
             };
             tokio::select! {
                 () = self.woken.notified(), if is_wakeable => {}

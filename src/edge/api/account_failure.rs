@@ -13,13 +13,26 @@ use palisade_core::domain::time::UnixTime;
 use palisade_core::domain::verdict::{Refusal, TokenFault};
 use palisade_core::ports::{Busy, SignError, StoreError, TooMany};
 use palisade_core::service::accounts::{AccountError, Ways};
+use palisade_core::service::outage::Outage;
+
+/// A line for each request would fill the log while a database is away, at the pleasure of those who ask.
+static UNAVAILABLE: Outage =
+    Outage::of_process("the store does not answer, and requests that need it get a 503");
+
+/// Tells the log why a request was refused.
+pub(super) fn log_store(error: &StoreError) {
+    match error {
+        StoreError::Unavailable(_) => UNAVAILABLE.failed(error),
+        _ => tracing::error!(%error, "the store refused a request"),
+    }
+}
 
 /// When to try again at a store that is closed for writing: only an operator opens it.
 const CLOSED_FOR: Duration = Duration::from_secs(60);
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        tracing::error!(%error, "the store refused a request");
+        log_store(&error);
         store(&error)
     }
 }
@@ -27,7 +40,7 @@ impl From<StoreError> for Failure {
 impl From<AccountError> for Failure {
     fn from(error: AccountError) -> Failure {
         match &error {
-            AccountError::Store(error) => tracing::error!(%error, "the store refused a request"),
+            AccountError::Store(error) => log_store(error),
             AccountError::Sign(error) => tracing::error!(%error, "no token was signed"),
             _ => {}
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::account_failure::{account, store};
+use super::account_failure::{account, log_store, store};
 use super::failure::Failure;
 use palisade_core::domain::connection::FaultKind;
 use palisade_core::ports::VaultError;
@@ -15,7 +15,7 @@ use palisade_core::service::connections::ConnectionError;
 impl From<ConnectionError> for Failure {
     fn from(error: ConnectionError) -> Failure {
         match &error {
-            ConnectionError::Store(error) => tracing::error!(%error, "the store refused a request"),
+            ConnectionError::Store(error) => log_store(error),
             ConnectionError::Vault(error) => {
                 tracing::error!(%error, "the tokens of a connection stay sealed")
             }

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::config::AuditTo;
 use palisade_core::domain::audit::Event;
 use palisade_core::ports::{Audit, Change, Store};
+use palisade_core::service::outage::Outage;
 
 /// Events that may wait to be written.
 const QUEUE: usize = 16 * 1024;
@@ -68,6 +69,7 @@ impl Audit for AuditLog {
 
 async fn run(destination: AuditTo, store: Arc<dyn Store>, mut events: mpsc::Receiver<Event>) {
     let mut batch = Vec::with_capacity(BATCH);
+    let outage = Outage::new("audit events are in the log only: the store does not take them");
     while events.recv_many(&mut batch, BATCH).await > 0 {
         let text = lines(&batch);
         let to = destination.clone();
@@ -76,8 +78,9 @@ async fn run(destination: AuditTo, store: Arc<dyn Store>, mut events: mpsc::Rece
         if let Ok(Err(error)) = written {
             tracing::error!(%error, lost = batch.len(), "audit events could not be written");
         }
-        if let Err(error) = store.commit(vec![Change::Record(std::mem::take(&mut batch))]).await {
-            tracing::warn!(%error, "audit events are in the log only: the store did not take them");
+        match store.commit(vec![Change::Record(std::mem::take(&mut batch))]).await {
+            Ok(_) => outage.succeeded(),
+            Err(error) => outage.failed(&error),
         }
     }
 }

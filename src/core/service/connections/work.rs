@@ -6,6 +6,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Connections;
+use crate::service::outage::Outage;
 use crate::service::worker::Worker;
 
 /// How long sealing again (key rotation) pauses after the store has failed.
@@ -42,6 +43,7 @@ impl Connections {
 
     async fn keep_sealed(&self, closing: &CancellationToken) {
         let mut ticks = tokio::time::interval(RESEAL);
+        let outage = Outage::new("sealing anew waits for the store");
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -52,6 +54,7 @@ impl Connections {
             loop {
                 match self.reseal_step(after).await {
                     Ok(step) => {
+                        outage.succeeded();
                         renewed += step.renewed;
                         unreadable += step.unreadable;
                         after = step.next;
@@ -60,7 +63,7 @@ impl Connections {
                         }
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "sealing anew waits for the store");
+                        outage.failed(&error);
                         tokio::select! {
                             () = tokio::time::sleep(STORE_PAUSE) => {}
                             () = closing.cancelled() => return,

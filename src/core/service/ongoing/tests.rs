@@ -69,6 +69,7 @@ fn expiry(world: &AccountsWorld) -> Expiry {
         lifetimes: world.accounts.session_lifetimes(),
         uses: world.accounts.session_uses(),
         leeway: LEEWAY,
+        outage: Expiry::outage(),
     }
 }
 

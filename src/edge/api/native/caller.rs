@@ -12,6 +12,7 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
+use super::super::account_failure::log_store;
 use super::super::failure::Failure;
 use super::session::at_home;
 use super::state::AuthState;
@@ -169,7 +170,7 @@ async fn by_cookie(asked: &Asked, state: &AuthState) -> Result<Arc<Verified>, Re
             return Err(Refusal::SessionOver);
         }
         Err(CookieFault::Store(error)) => {
-            tracing::error!(%error, "a session cannot be read, so its cookie cannot be judged");
+            log_store(&error);
             return Err(Refusal::SessionUnknown);
         }
     };

@@ -10,6 +10,7 @@ use super::super::session_cookies;
 use super::super::state::AuthState;
 use super::way::Way;
 use super::{Owner, page_url, redirect};
+use crate::edge::api::account_failure::log_store;
 use palisade_core::domain::browser::CookiePlace;
 use palisade_core::domain::page::PageName;
 use palisade_core::domain::redirect::Redirect;
@@ -26,7 +27,7 @@ pub(super) async fn visitor(state: &AuthState, asked: &Asked) -> Option<Owner> {
     match signed_in(state, asked).await {
         Ok(owner) => owner,
         Err(CookieFault::Store(error)) => {
-            tracing::error!(%error, "the session of a browser could not be read");
+            log_store(&error);
             None
         }
         Err(_) => None,
