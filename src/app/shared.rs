@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::options::Options;
-use super::shared_backend::SharedBackend;
+use super::shared_backend::{SharedBackend, replica_name};
 use super::{closed, key_checks, secrets};
 use crate::config::{Config, PostgresHost, PostgresServer, PostgresTls, SharedStore, Vault};
 use crate::edge::clock::uptime;
 use crate::edge::data_dir;
 use crate::edge::jwt::SigningKeyRing;
 use crate::edge::postgres::connect::DatabasePool;
-use crate::edge::postgres::feed::Feed;
+use crate::edge::postgres::failure::DatabaseFailure;
+use crate::edge::postgres::feed::{self, Feed};
 use crate::edge::postgres::feed_database::FeedDatabase;
 use crate::edge::postgres::secrets::DatabaseSecrets;
 use crate::edge::postgres::settings::PostgresSettings;
@@ -69,17 +70,63 @@ pub(crate) fn database_secrets(store: &SharedStore, vault: &Vault) -> Result<Arc
 ///
 /// # Errors
 /// It cannot be reached, or cannot be served from; as one printable text.
-pub(crate) async fn look_at_database(store: &SharedStore) -> Result<Vec<String>, String> {
+pub(crate) async fn look_at_database(config: &Config, store: &SharedStore) -> Result<Vec<String>, String> {
     let pool = DatabasePool::new(connection(store, &store.server)?.with_size(1));
     let pool = pool.map_err(|failure| failure.to_string())?;
-    let mut lines = server::doubts(&pool).await.map_err(|failure| failure.to_string())?;
-    if !migrations::is_current(&pool).await.map_err(|error| error.to_string())? {
+    let look = server::look(&pool).await.map_err(|failure| failure.to_string())?;
+    let mut lines = look.doubts;
+    let is_current = migrations::is_current(&pool).await.map_err(|error| error.to_string())?;
+    if is_current {
+        lines.extend(lack_of_room(config, store, &pool).await.map_err(|failure| failure.to_string())?);
+    } else {
         lines.push(
             "the schema of the database is not made yet, or is older: the next start brings it up to date"
                 .to_owned(),
         );
     }
+    // A standby takes none, and can serve nothing anyway.
+    if !look.is_read_only {
+        lines.extend(lack_of_notices(store, &pool).await?);
+    }
     Ok(lines)
+}
+
+/// What an operator should know of the connections that all replicas may need together. A pooler shares its own among them.
+async fn lack_of_room(
+    config: &Config,
+    store: &SharedStore,
+    pool: &DatabasePool,
+) -> Result<Option<String>, DatabaseFailure> {
+    let per_replica = store.connections + server::BESIDE;
+    let Some(words) = server::lack_of_room(pool, &replica_name(config), per_replica).await? else {
+        return Ok(None);
+    };
+    let is_direct = match FeedDatabase::new(pool, pool) {
+        Ok(calls) => feed::notices_arrive(&calls).await,
+        Err(error) => Err(error),
+    };
+    Ok(matches!(is_direct, Ok(true)).then_some(words))
+}
+
+/// What an operator should know of notices that do not come.
+///
+/// # Errors
+/// The settings cannot be used; as one printable text.
+async fn lack_of_notices(store: &SharedStore, pool: &DatabasePool) -> Result<Option<String>, String> {
+    let notices_at = DatabasePool::new(connection(store, &store.feed)?.with_size(1));
+    let notices_at = notices_at.map_err(|failure| failure.to_string())?;
+    let calls = FeedDatabase::new(pool, &notices_at).map_err(|error| error.to_string())?;
+    Ok(match feed::notices_arrive(&calls).await {
+        Ok(true) => None,
+        Ok(false) => Some(
+            "no notices of the database arrive, as through a connection pooler in transaction mode: the feed of revocations is \
+             polled every 50 ms instead. Give the database's own address as store.feed_url"
+                .to_owned(),
+        ),
+        Err(error) => Some(format!(
+            "notices of the database cannot be listened for, and the feed of revocations is polled every 50 ms instead: {error}"
+        )),
+    })
 }
 
 /// Opens the store: the folder first, then the schema, then what the secrets say.
@@ -101,10 +148,14 @@ pub(super) async fn open(
     let notices_at = DatabasePool::new(self::connection(settings, &settings.feed)?.with_size(1));
     let notices_at = notices_at.map_err(|failure| failed(&failure))?;
     let store = opened(connection, &failed).await?;
-    match server::doubts(&pool).await {
-        Ok(doubts) => notices.extend(doubts),
+    match server::look(&pool).await {
+        Ok(look) => notices.extend(look.doubts),
         // No reason not to serve: the user may be kept from looking.
         Err(failure) => notices.push(format!("the settings of the database were not looked at: {failure}")),
+    }
+    match lack_of_room(config, settings, &pool).await {
+        Ok(words) => notices.extend(words),
+        Err(failure) => notices.push(format!("the connections of the database were not counted: {failure}")),
     }
     key_checks::are_usable(&*own)?;
     if config.tokens.key.is_none() {

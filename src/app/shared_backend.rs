@@ -24,6 +24,11 @@ pub(super) struct SharedBackend {
     pub(super) folder: Mutex<Option<FolderLock>>,
 }
 
+/// What this replica is called among the others.
+pub(super) fn replica_name(config: &Config) -> String {
+    format!("{} {}", machine::host_name(), config.server.admin)
+}
+
 impl SharedBackend {
     /// Registers with the other replicas, reads the set of revocations into `sink`, and waits until it is confirmed that the
     /// set is whole.
@@ -38,7 +43,7 @@ impl SharedBackend {
     ) -> Result<(), String> {
         let Some(settings) = config.store.postgres() else { return Ok(()) };
         let plan = ReplicaPlan {
-            name: format!("{} {}", machine::host_name(), config.server.admin),
+            name: replica_name(config),
             formats: RecordFormats::of_this_program(),
             lease: settings.max_staleness,
             fail_open: fail_modes::serves_on(config),

@@ -107,7 +107,7 @@ fn look_around(config: &Config) -> Vec<String> {
 fn look_at_database(config: &Config) -> Result<Vec<String>, String> {
     let Some(settings) = config.store.postgres() else { return Ok(Vec::new()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| error.to_string())?.block_on(app::look_at_database(settings))
+    runtime.map_err(|error| error.to_string())?.block_on(app::look_at_database(config, settings))
 }
 
 /// Warns of a certificate of `server.tls` that ends soon.

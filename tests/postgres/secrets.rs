@@ -305,14 +305,15 @@ async fn a_server_that_may_lose_what_it_acknowledged_is_told_of() {
     let cluster = Cluster::plan().set("fsync", "off").start();
     let database = cluster.database().await;
     let pool = DatabasePool::new(settings(&database.url())).unwrap();
-    let doubts = server::doubts(&pool).await.unwrap();
+    let doubts = server::look(&pool).await.unwrap().doubts;
     assert!(doubts.iter().any(|doubt| doubt.contains("fsync = off")), "{doubts:?}");
     assert!(!doubts.iter().any(|doubt| doubt.contains("synchronous_standby_names")), "{doubts:?}");
     let _standby = cluster.standby("second");
     let end = Instant::now() + Duration::from_secs(20);
-    while !server::doubts(&pool)
+    while !server::look(&pool)
         .await
         .unwrap()
+        .doubts
         .iter()
         .any(|doubt| doubt.contains("a standby and waits for none"))
     {

@@ -215,6 +215,24 @@ async fn listen(calls: &dyn FeedCalls, signals: &FeedSignals, meter: &dyn Replic
     }
 }
 
+/// Whether notices arrive where they are listened for: not through a pooler in transaction mode.
+///
+/// # Errors
+/// [`StoreError`]: the connection for them cannot be opened, or was lost.
+pub async fn notices_arrive(calls: &dyn FeedCalls) -> Result<bool, StoreError> {
+    let mut listener = calls.listen().await?;
+    listener.ask(0).await?;
+    let until = tokio::time::Instant::now() + ECHO;
+    loop {
+        match tokio::time::timeout_at(until, listener.next()).await {
+            Ok(Ok(FeedNotice::Echo(0))) => return Ok(true),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Ok(false),
+        }
+    }
+}
+
 /// Hands on notices until none come.
 async fn hear(
     listener: &mut dyn FeedListener,

@@ -27,7 +27,7 @@ const PAGE: i32 = 10_000;
 const ENTRIES: i32 = 500;
 /// How many connections confirmations and reads have for themselves: no load of other work keeps a replica from
 /// confirming.
-const CONNECTIONS: usize = 3;
+pub(super) const CONNECTIONS: usize = 3;
 /// How long a message on the connection for notices may take.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(3);
 

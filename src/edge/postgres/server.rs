@@ -1,7 +1,13 @@
 //! What the server's settings mean for what is acknowledged: said at a start, and by `palisade check --connect`.
 
+use tokio_postgres::types::Type;
+
 use super::connect::DatabasePool;
 use super::failure::DatabaseFailure;
+use super::feed_database;
+
+/// How many connections a replica has beside `store.connections`: for confirmations, for notices and for the secrets.
+pub const BESIDE: usize = feed_database::CONNECTIONS + 2;
 
 /// What the server is set to.
 #[derive(Debug, Default)]
@@ -15,11 +21,20 @@ struct ServerSettings {
     is_read_only: bool,
 }
 
-/// What an operator should know of the server's settings, one line each.
+/// What a look at the server has brought.
+#[derive(Debug, Default)]
+pub struct ServerLook {
+    /// What an operator should know of its settings, one line each.
+    pub doubts: Vec<String>,
+    /// Nothing can be served from it as it is.
+    pub is_read_only: bool,
+}
+
+/// Looks at the settings of the server.
 ///
 /// # Errors
 /// [`DatabaseFailure`]: they cannot be read.
-pub async fn doubts(pool: &DatabasePool) -> Result<Vec<String>, DatabaseFailure> {
+pub async fn look(pool: &DatabasePool) -> Result<ServerLook, DatabaseFailure> {
     let sql = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
                current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
                (SELECT count(*) FROM pg_catalog.pg_stat_replication), \
@@ -33,7 +48,10 @@ pub async fn doubts(pool: &DatabasePool) -> Result<Vec<String>, DatabaseFailure>
         standbys: row.get(4),
         is_read_only: row.get(5),
     });
-    Ok(settings.iter().flat_map(in_words).collect())
+    Ok(settings.map_or_else(ServerLook::default, |settings| ServerLook {
+        doubts: in_words(&settings),
+        is_read_only: settings.is_read_only,
+    }))
 }
 
 fn in_words(settings: &ServerSettings) -> Vec<String> {
@@ -79,6 +97,42 @@ fn in_words(settings: &ServerSettings) -> Vec<String> {
     words
 }
 
+/// What an operator should know if all replicas together may need more connections than the server lets in, each of them
+/// `per_replica`. Those that are registered count, and the one of the name `own`. To be asked once the schema is made.
+///
+/// # Errors
+/// [`DatabaseFailure`]: it cannot be read.
+pub async fn lack_of_room(
+    pool: &DatabasePool,
+    own: &str,
+    per_replica: usize,
+) -> Result<Option<String>, DatabaseFailure> {
+    // `least` passes NULL over. PostgreSQL 16 can keep connections for others than superusers as well.
+    let sql = "SELECT (SELECT count(DISTINCT name) FROM palisade.replicas WHERE expired_at IS NULL AND name <> $1), \
+               least(current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint \
+                   - coalesce(current_setting('reserved_connections', true)::bigint, 0), \
+                   (SELECT nullif(datconnlimit, -1) FROM pg_catalog.pg_database WHERE datname = current_database()), \
+                   (SELECT nullif(rolconnlimit, -1) FROM pg_catalog.pg_roles WHERE rolname = current_user))";
+    let rows = pool.read(sql, &[(&own, Type::TEXT)]).await?;
+    Ok(rows.first().and_then(|row| more_than_fit(row.get(0), per_replica, row.get(1))))
+}
+
+fn more_than_fit(others: i64, per_replica: usize, room: i64) -> Option<String> {
+    let replicas = others + 1;
+    let needed = replicas.saturating_mul(i64::try_from(per_replica).unwrap_or(i64::MAX));
+    let may = match replicas {
+        1 => "this replica may use".to_owned(),
+        more => format!("{more} replicas may use together"),
+    };
+    (needed > room).then(|| {
+        format!(
+            "{may} {needed} connections, and the server lets {room} in (max_connections without those that it reserves, or a \
+             limit of the user or of the database). Under load, and when a replica starts, changes would get a 503. Raise \
+             max_connections, lower store.connections, or put PgBouncer in between"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +147,18 @@ mod tests {
             standbys: 0,
             is_read_only: false,
         }
+    }
+
+    #[test]
+    fn replicas_that_need_more_connections_than_there_are_are_told_of() {
+        assert_eq!(more_than_fit(2, 13, 39), None);
+        let words = more_than_fit(2, 13, 38).unwrap();
+        assert!(
+            words.contains("3 replicas may use together 39 connections, and the server lets 38 in"),
+            "{words}"
+        );
+        let words = more_than_fit(0, 13, 10).unwrap();
+        assert!(words.contains("this replica may use 13"), "{words}");
     }
 
     #[test]
