@@ -5,12 +5,14 @@
 //! process ends, however it ends.
 
 mod cluster;
+mod disk;
 mod home;
 mod plan;
 mod pooler;
 mod wire;
 
 pub use cluster::{Cluster, Database};
+pub use disk::can_mount;
 pub use plan::ClusterPlan;
 pub use pooler::Pooler;
 pub use wire::{Way, Wire};

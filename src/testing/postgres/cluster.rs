@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::{Client, NoTls};
 
+use super::disk::Disk;
 use super::home::{Home, children, free_port, program, signal};
 use super::plan::ClusterPlan;
 
@@ -35,6 +36,7 @@ pub struct Cluster {
     log: Arc<Mutex<VecDeque<String>>>,
     server: Mutex<Option<Server>>,
     databases: AtomicU32,
+    disk: Option<Disk>,
 }
 
 /// The processes of a cluster.
@@ -77,13 +79,15 @@ impl Cluster {
         let home = Home::get();
         let folder = home.folder();
         let data = folder.join("data");
-        let copied = home.command(Path::new("cp")).arg("-R").arg("-p").arg(template()).arg(&data).output();
+        let disk = plan.disk.map(|megabytes| Disk::at(&data, megabytes));
+        let source = template().join(".");
+        let copied = home.command(Path::new("cp")).arg("-R").arg("-p").arg(source).arg(&data).output();
         let copied = copied.unwrap();
         assert!(copied.status.success(), "{copied:?}");
-        Cluster::in_folder(plan, folder)
+        Cluster::in_folder(plan, folder, disk)
     }
 
-    fn in_folder(plan: ClusterPlan, folder: PathBuf) -> Cluster {
+    fn in_folder(plan: ClusterPlan, folder: PathBuf, disk: Option<Disk>) -> Cluster {
         let data = folder.join("data");
         let hba = data.join("pg_hba.conf");
         let trusting = fs::read_to_string(&hba).unwrap();
@@ -101,6 +105,7 @@ impl Cluster {
             log: Arc::default(),
             server: Mutex::new(None),
             databases: AtomicU32::new(0),
+            disk,
         };
         let end = Instant::now() + PATIENCE;
         while let Err(why) = cluster.launch() {
@@ -155,7 +160,8 @@ impl Cluster {
         let mut plan = self.plan.clone();
         plan.settings.retain(|(setting, _)| setting != "synchronous_standby_names");
         plan.hba.clear();
-        Cluster::in_folder(plan, folder)
+        plan.disk = None;
+        Cluster::in_folder(plan, folder, None)
     }
 
     /// Makes a standby a server of its own.
@@ -177,6 +183,11 @@ impl Cluster {
         server.reader.join().unwrap();
         // The guardian must not meet a number that is another process by now.
         let _ = fs::remove_file(self.data().join("postmaster.pid"));
+    }
+
+    /// Whether its server has not ended by itself.
+    pub fn runs(&self) -> bool {
+        self.server().as_mut().is_some_and(|server| matches!(server.postmaster.try_wait(), Ok(None)))
     }
 
     /// Ends it as an operator would: connections are closed, and what was written is kept.
@@ -265,6 +276,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill();
+        drop(self.disk.take());
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

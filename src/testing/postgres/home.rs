@@ -19,6 +19,9 @@ for file in "$1"/*/data/postmaster.pid "$1"/*/pooler.pid; do
     read -r id < "$file" || continue
     kill -KILL "$id" $(cat "/proc/$id/task/$id/children" 2> /dev/null)
 done 2> /dev/null
+for folder in "$1"/*/data; do
+    umount -l "$folder"
+done 2> /dev/null
 for attempt in 1 2 3 4 5; do
     rm -rf "$1" && break
     sleep 1

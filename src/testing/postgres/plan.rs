@@ -8,6 +8,7 @@ pub struct ClusterPlan {
     pub(super) settings: Vec<(String, String)>,
     pub(super) hba: Vec<String>,
     pub(super) files: Vec<(String, String)>,
+    pub(super) disk: Option<u32>,
 }
 
 impl ClusterPlan {
@@ -30,6 +31,12 @@ impl ClusterPlan {
     pub fn file(mut self, name: &str, text: &str) -> ClusterPlan {
         self.files.push((name.to_owned(), text.to_owned()));
         self
+    }
+
+    /// Puts its data on a disk of its own of so many megabytes, where [`can_mount`](super::can_mount) says that this can be.
+    #[must_use]
+    pub fn disk(self, megabytes: u32) -> ClusterPlan {
+        ClusterPlan { disk: Some(megabytes), ..self }
     }
 
     /// Starts the cluster. Blocks for about a second the first time, and for a fifth of that afterwards.
