@@ -5,10 +5,14 @@
 
 #[path = "postgres/backup.rs"]
 mod backup;
+#[path = "postgres/check.rs"]
+mod check;
 #[path = "postgres/conformance.rs"]
 mod conformance;
 #[path = "postgres/crash.rs"]
 mod crash;
+#[path = "postgres/disk.rs"]
+mod disk;
 #[path = "postgres/fixture.rs"]
 mod fixture;
 #[path = "postgres/once.rs"]
@@ -31,6 +35,8 @@ mod gateways;
 mod held;
 #[path = "postgres/lease.rs"]
 mod lease;
+#[path = "postgres/pooled.rs"]
+mod pooled;
 #[path = "postgres/same.rs"]
 mod same;
 #[path = "postgres/secrets.rs"]

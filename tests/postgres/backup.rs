@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::place::{open, settings};
 
 /// A backup of a store, as the gateway makes it.
-async fn backup_of(store: &dyn Store, kind: &'static str) -> Vec<u8> {
+pub(super) async fn backup_of(store: &dyn Store, kind: &'static str) -> Vec<u8> {
     let mut source = store.snapshot().await.unwrap();
     let runtime = Handle::current();
     let plan = BackupPlan {
@@ -40,7 +40,7 @@ async fn backup_of(store: &dyn Store, kind: &'static str) -> Vec<u8> {
     made.await.unwrap()
 }
 
-async fn restored(store: &dyn Store, backup: Vec<u8>) -> u64 {
+pub(super) async fn restored(store: &dyn Store, backup: Vec<u8>) -> u64 {
     let mut source = BackupRecords::new(BackupReader::begin(Cursor::new(backup)).unwrap());
     store.import(&mut source).await.unwrap()
 }

@@ -70,6 +70,11 @@ async fn what_one_gateway_commits_the_other_reads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leases_of_postgres_conform() {
     let (database, store) = opened().await;
+    leases_conform(&database, store).await;
+}
+
+/// The suite of leases, by a clock of its own.
+pub(super) async fn leases_conform(database: &Database, store: Arc<PostgresStore>) {
     let client = database.client().await;
     client
         .batch_execute(

@@ -14,7 +14,7 @@ use palisade::edge::postgres::migrations::migrate;
 use palisade::edge::postgres::settings::PostgresSettings;
 use palisade::edge::postgres::tls::DatabaseTls;
 use palisade_core::ports::Unmeasured;
-use palisade_testing::postgres::{Cluster, Database};
+use palisade_testing::postgres::{Cluster, Database, Pooler};
 use tokio_postgres::config::Host;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -24,6 +24,10 @@ pub struct Place(String);
 impl Place {
     pub fn of(database: &Database) -> Place {
         Place(database.url())
+    }
+
+    pub fn through(pooler: &Pooler, database: &Database) -> Place {
+        Place(pooler.url(database))
     }
 }
 
