@@ -63,6 +63,32 @@ impl Gateway {
         exchange(self.running.listen[0], request).await
     }
 
+    /// What a browser gets that opens a page with this field.
+    async fn open(&self, target: &str, field: &str) -> String {
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: localhost:8080\r\n{field}\r\nSec-Fetch-Mode: navigate\r\n\
+             Sec-Fetch-Dest: document\r\nSec-Fetch-Site: none\r\nAccept: text/html,*/*;q=0.8\r\nConnection: close\r\n\r\n"
+        );
+        exchange(self.running.listen[0], request).await
+    }
+
+    /// The fields of the answer to a gRPC call.
+    async fn call(&self, path: &str, token: &str) -> http::HeaderMap {
+        let stream = tokio::net::TcpStream::connect(self.running.listen[0]).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::post(format!("http://localhost:8080{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("authorization", format!("Bearer {token}"))
+            .body(())
+            .unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        let answer = tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.headers().clone()
+    }
+
     pub(super) async fn get(&self, target: &str, token: &str) -> u16 {
         status(&self.ask(target, token).await)
     }
@@ -168,4 +194,40 @@ async fn a_gateway_without_its_database_serves_until_its_lease_is_over_and_recov
     assert_eq!(apart.get("/app/x", &token).await, 401, "believed again, it knows all that was revoked");
     assert_eq!(apart.get("/lax/x", &token).await, 401);
     assert_eq!(apart.admin("GET", "/readyz", &Value::Null).await.0, 200);
+}
+
+/// The refusal in the words of who is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn while_the_lease_is_over_a_browser_gets_a_page_and_a_grpc_call_its_status() {
+    let database = Cluster::shared().database().await;
+    let upstream = Upstream::start().await;
+    let wire = Wire::to(Cluster::shared().address()).await;
+    let gateway = Gateway::start(&database, &database.url_at(wire.address), upstream.address, "").await;
+    gateway.make_account().await;
+    let token = gateway.mint().await;
+    let login = json!({"email": "ann@example.com", "password": "Horse-Battery-9!", "session": "cookie"});
+    let answer = gateway.post("/auth/login", &login).await;
+    let cookie = field(&answer, "set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let (bearer, cookie) = (format!("Authorization: Bearer {token}"), format!("Cookie: {cookie}"));
+    assert_eq!(status(&gateway.open("/app/x", &cookie).await), 200);
+
+    wire.hold();
+    gateway.until("/app/x", &token, 503).await;
+    for field_of_caller in [&bearer, &cookie] {
+        let page = gateway.open("/app/x", field_of_caller).await;
+        assert_eq!((status(&page), field(&page, "retry-after")), (503, Some("2")), "{page}");
+        assert!(field(&page, "content-type").unwrap().starts_with("text/html"), "{page}");
+        assert_eq!(field(&page, "cache-control"), Some("no-store"), "{page}");
+        assert!(field(&page, "set-cookie").is_none(), "the session stays: {page}");
+        let text = body_of(&page);
+        assert!(text.contains("<title>") && !text.contains("revocations_stale"), "{text}");
+    }
+    let fields = gateway.call("/app/x.Echo/Unary", &token).await;
+    assert_eq!(fields["grpc-status"], "14", "{fields:?}");
+    assert!(fields["grpc-message"].to_str().unwrap().starts_with("revocations_stale: "), "{fields:?}");
+    // A call that needs no credential is none of this.
+    assert_eq!(status(&gateway.open("/public/x", "X-Nothing: 1").await), 200);
+    wire.restore();
+    gateway.until("/app/x", &token, 200).await;
+    assert_eq!(status(&gateway.open("/app/x", &cookie).await), 200);
 }
