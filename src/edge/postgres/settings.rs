@@ -86,3 +86,33 @@ pub(super) fn driver_config(
     }
     config
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that vanishes without a word is noticed in seconds, by whichever of these is first.
+    #[test]
+    fn the_kernel_gives_a_silent_connection_up_within_seconds() {
+        let settings = PostgresSettings {
+            hosts: vec![("db.test".to_owned(), 5432)],
+            user: "palisade".to_owned(),
+            database: "palisade".to_owned(),
+            password: None,
+            tls: DatabaseTls::Off,
+            size: 1,
+        };
+        let config = driver_config(&settings, "db.test", 5432, None);
+        let bound = Duration::from_secs(6);
+        assert!(config.get_connect_timeout().is_some_and(|time| *time <= bound));
+        assert!(config.get_tcp_user_timeout().is_some_and(|time| *time <= bound));
+        let interval = config.get_keepalives_interval().unwrap();
+        let retries = config.get_keepalives_retries().unwrap();
+        assert!(config.get_keepalives() && config.get_keepalives_idle() + interval * retries <= bound);
+        // One that takes no writes is passed over where there are several.
+        assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::Any);
+        let several = PostgresSettings { hosts: vec![("a".to_owned(), 1), ("b".to_owned(), 2)], ..settings };
+        let config = driver_config(&several, "a", 1, None);
+        assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+    }
+}
