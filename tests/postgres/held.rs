@@ -147,6 +147,7 @@ async fn a_lock_that_another_session_keeps_refuses_what_needs_it_until_it_is_giv
     assert_eq!((code, &answer["code"]), (503, &json!("store_unavailable")), "{answer}");
     assert!(begun.elapsed() < REFUSED_WITHIN, "{:?}", begun.elapsed());
     assert!(answer.get("acknowledged").is_none(), "{answer}");
+    assert_eq!(gateway.ready().await.0, 200, "all else works");
     // It ends no lease, and what revokes nothing needs no such lock.
     assert_eq!(gateway.get("/app/x", &token).await, 200);
     let answer = gateway.sign_in().await;

@@ -105,6 +105,12 @@ impl DatabaseFailure {
             && self.state.as_deref().is_some_and(|state| overtaken.iter().any(|known| known.code() == state))
     }
 
+    /// Whether the server gave up to wait for what another transaction has locked. It takes other writes.
+    #[must_use]
+    pub fn is_of_a_lock(&self) -> bool {
+        self.kind == FailureKind::RolledBack && self.state.as_deref() == Some(LOCKED)
+    }
+
     /// Whether another connection may meet another server or another state of it: after a failover, for one.
     #[must_use]
     pub fn calls_for_another_connection(&self) -> bool {
@@ -114,10 +120,15 @@ impl DatabaseFailure {
     }
 }
 
-/// Whether an error with this SQLSTATE says something of the database, and nothing of what was to be written.
+/// The SQLSTATE of `lock_not_available`, when `lock_timeout` is over.
+const LOCKED: &str = "55P03";
+
+/// Whether an error with this SQLSTATE says that the database takes no writes, and nothing of what was to be written or of
+/// another transaction.
 #[must_use]
 pub fn is_of_the_database(state: &str) -> bool {
-    ["08", "25", "42", "53", "55", "57", "58", "F0", "XX"].iter().any(|class| state.starts_with(class))
+    state != LOCKED
+        && ["08", "25", "42", "53", "55", "57", "58", "F0", "XX"].iter().any(|class| state.starts_with(class))
 }
 
 /// Whether the server closes the connection with this error.
@@ -222,6 +233,7 @@ mod tests {
             "{words}"
         );
         assert!(words_of_state("08P01", "bind message supplies 0 parameters").contains("does not fit"));
+        assert!(!is_of_the_database("55P03"));
         assert!(is_of_the_database("25006") && is_of_the_database("53100") && !is_of_the_database("22P05"));
     }
 
@@ -250,6 +262,8 @@ mod tests {
         assert!(failure(FailureKind::RolledBack, "40P01").is_overtaken());
         assert!(failure(FailureKind::RolledBack, "40001").is_overtaken());
         assert!(!failure(FailureKind::RolledBack, "55P03").is_overtaken());
+        assert!(failure(FailureKind::RolledBack, "55P03").is_of_a_lock());
+        assert!(!failure(FailureKind::RolledBack, "57014").is_of_a_lock());
         assert!(!failure(FailureKind::Unknown, "40001").is_overtaken());
         assert!(failure(FailureKind::RolledBack, "25006").calls_for_another_connection());
         assert!(failure(FailureKind::Unknown, "57P01").calls_for_another_connection());

@@ -19,6 +19,7 @@ use palisade_core::domain::revocation::Revocation;
 use palisade_core::ports::{
     Acknowledgement, Change, CommitError, Committed, ConfirmedBy, Position, StoreError,
 };
+use palisade_core::service::outage::Outage;
 
 /// How many commits go in one message. Each is a subtransaction, of which the database keeps up to 64 in memory.
 const BATCH: usize = 32;
@@ -62,6 +63,8 @@ struct WriterState {
     /// Why there was no connection at the last try; then no commit waits for another one.
     unreached: Mutex<Option<DatabaseFailure>>,
     failed: Notify,
+    /// Told while commits are refused for the sake of a lock. Others may succeed meanwhile, so nothing says that it is over.
+    locked: Outage,
     position: Mutex<Position>,
 }
 
@@ -94,6 +97,7 @@ impl CommitWriter {
             is_writable: AtomicBool::new(true),
             unreached: Mutex::new(None),
             failed: Notify::new(),
+            locked: Outage::new("commits are refused, since another transaction keeps a lock for too long"),
             position: Mutex::new(at),
         });
         let (queue, waiting) = mpsc::channel(WAITING);
@@ -216,7 +220,11 @@ impl WriterState {
                 if failure.kind == FailureKind::NotSent {
                     *self.unreached() = Some(failure.clone());
                 }
-                self.failed(&failure.to_string());
+                // A replica that is healthy must not be taken out of service for a lock that another session keeps.
+                match failure.is_of_a_lock() {
+                    true => self.locked.failed(&failure),
+                    false => self.failed(&failure.to_string()),
+                }
                 refuse(waiting, &failure.into());
                 return None;
             }
