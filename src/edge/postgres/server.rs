@@ -5,6 +5,9 @@ use tokio_postgres::types::Type;
 use super::connect::DatabasePool;
 use super::failure::DatabaseFailure;
 use super::feed_database;
+use super::numbers::to_bigint;
+use crate::edge::clock::SystemClock;
+use palisade_core::ports::Clock as _;
 
 /// How many connections a replica has beside `store.connections`: for confirmations, for notices and for the secrets.
 pub const BESIDE: usize = feed_database::CONNECTIONS + 2;
@@ -19,7 +22,13 @@ struct ServerSettings {
     /// Standbys that receive from it now.
     standbys: i64,
     is_read_only: bool,
+    /// By how many seconds its clock is ahead of this machine's at least; negative: behind.
+    ahead: i64,
 }
+
+/// From this difference of two clocks on it is told, in seconds: a refresh that is repeated at another replica counts as
+/// a replay from ten seconds on.
+const CLOCKS_APART: u64 = 5;
 
 /// What a look at the server has brought.
 #[derive(Debug, Default)]
@@ -38,8 +47,11 @@ pub async fn look(pool: &DatabasePool) -> Result<ServerLook, DatabaseFailure> {
     let sql = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
                current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
                (SELECT count(*) FROM pg_catalog.pg_stat_replication), \
-               pg_catalog.pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean";
+               pg_catalog.pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean, \
+               extract(epoch FROM pg_catalog.clock_timestamp())::bigint";
+    let asked = to_bigint(SystemClock.now().0);
     let rows = pool.read(sql, &[]).await?;
+    let answered = to_bigint(SystemClock.now().0);
     let settings = rows.first().map(|row| ServerSettings {
         fsync: row.get(0),
         full_page_writes: row.get(1),
@@ -47,11 +59,17 @@ pub async fn look(pool: &DatabasePool) -> Result<ServerLook, DatabaseFailure> {
         synchronous_standby_names: row.get(3),
         standbys: row.get(4),
         is_read_only: row.get(5),
+        ahead: ahead(row.get(6), asked, answered),
     });
     Ok(settings.map_or_else(ServerLook::default, |settings| ServerLook {
         doubts: in_words(&settings),
         is_read_only: settings.is_read_only,
     }))
+}
+
+/// By how much a clock that was read between two readings of another one is ahead of that at least; negative: behind.
+fn ahead(read: i64, before: i64, after: i64) -> i64 {
+    (read - after).max(0) + (read - before).min(0)
 }
 
 fn in_words(settings: &ServerSettings) -> Vec<String> {
@@ -86,6 +104,14 @@ fn in_words(settings: &ServerSettings) -> Vec<String> {
             "the database has {standbys} and waits for none (synchronous_standby_names is empty): a failover loses what the \
              standby had not received, acknowledged revocations among it. Palisade refuses tokens after such a failover \
              until an operator's word; to lose nothing, name standbys, such as synchronous_standby_names = 'ANY 1 (*)'"
+        ));
+    }
+    if settings.ahead.unsigned_abs() >= CLOCKS_APART {
+        let way = if settings.ahead > 0 { "ahead of" } else { "behind" };
+        words.push(format!(
+            "the clock of the database is {} seconds {way} this machine's, so one of them is wrong. Lifetimes of tokens and \
+             repeated refreshes are judged by the clock of each replica: set all clocks by NTP",
+            settings.ahead.unsigned_abs()
         ));
     }
     if settings.is_read_only {
@@ -146,7 +172,15 @@ mod tests {
             synchronous_standby_names: String::new(),
             standbys: 0,
             is_read_only: false,
+            ahead: 0,
         }
+    }
+
+    #[test]
+    fn clocks_that_are_apart_are_told_of_and_slow_answers_are_not() {
+        assert_eq!(ahead(15, 10, 90), 0);
+        assert_eq!(ahead(100, 10, 20), 80);
+        assert_eq!(ahead(10, 90, 200), -80);
     }
 
     #[test]
@@ -164,6 +198,7 @@ mod tests {
     #[test]
     fn a_server_that_may_lose_what_it_acknowledged_is_told_of() {
         assert_eq!(in_words(&settings()), [""; 0]);
+        assert_eq!(in_words(&ServerSettings { ahead: 4, ..settings() }), [""; 0]);
         let named =
             ServerSettings { standbys: 2, synchronous_standby_names: "ANY 1 (*)".to_owned(), ..settings() };
         assert_eq!(in_words(&named), [""; 0]);
@@ -176,6 +211,8 @@ mod tests {
                 ServerSettings { synchronous_commit: "off".to_owned(), ..settings() },
                 "synchronous_commit is off",
             ),
+            (ServerSettings { ahead: 8, ..settings() }, "8 seconds ahead of this machine's"),
+            (ServerSettings { ahead: -90, ..settings() }, "90 seconds behind this machine's"),
             (ServerSettings { is_read_only: true, ..settings() }, "read-only"),
         ] {
             let said = in_words(&odd);
