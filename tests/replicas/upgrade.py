@@ -1,6 +1,10 @@
-"""A rolling upgrade of three replicas behind a balancer, under load: no request fails."""
+"""A rolling upgrade of three replicas behind a balancer, under load, and one replica taken back: no request fails."""
 
 import asyncio
+import collections
+import hashlib
+import json
+from pathlib import Path
 
 import machines
 from asks import ask, operate
@@ -12,11 +16,26 @@ SERVER = 'shutdown_delay = "2s"'
 NEWER = 9999
 
 
+def digest(program):
+    with Path(program).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def programs(options, folder):
+    """The older program and the newer one, each under a name of its own, and whether they are two."""
+    old, new = folder / "palisade-old", folder / "palisade-new"
+    old.symlink_to(Path(options.older or options.palisade).resolve())
+    new.symlink_to(options.palisade)
+    return old, new, digest(old) != digest(new)
+
+
 async def story(run, options, folder):
     world = run.World(options, folder, lease=5, server=SERVER)
-    old, new = folder / "palisade-old", folder / "palisade-new"
-    for program in (old, new):
-        program.symlink_to(options.palisade)
+    old, new, are_two = programs(options, folder)
+    if are_two:
+        print(f"        from program {digest(old)} (--older) to {digest(new)}", flush=True)
+    else:
+        print(f"        one program, {digest(new)}, under two names: `--older FILE` upgrades from another one", flush=True)
     balancer, ends = None, False
     counts, failed, slowest = {}, [], 0.0
     options = type(options)(**{**vars(options), "palisade": str(old)})
@@ -62,17 +81,20 @@ async def story(run, options, folder):
 
         people = [asyncio.create_task(person()) for _ in range(8)]
         await asyncio.sleep(2)
-        for replica in world.replicas:
+        steps = [(replica, new, "upgraded") for replica in world.replicas]
+        # What the newer program has written meanwhile is there for the older one, too.
+        steps += [(world.replicas[-1], old, "taken back"), (world.replicas[-1], new, "upgraded again")]
+        for replica, program, how in steps:
             begun = now()
             replica.terminate()
             await asyncio.to_thread(replica.process.wait, 60)
             assert replica.process.returncode == 0, machines.end_of(replica.log)
-            replica.palisade = str(new)
+            replica.palisade = str(program)
             replica.launch()
             await world.ready()
             # Two good looks of the balancer, and some time of all three.
             await asyncio.sleep(1.5)
-            world.said(f"{replica.name} was upgraded in {now() - begun:.1f}s")
+            world.said(f"{replica.name} was {how} in {now() - begun:.1f}s; {registered(world.database)}")
         ends = True
         await asyncio.gather(*people)
         world.said(", ".join(f"{count} of {what}" for what, count in sorted(counts.items())) + f"; the slowest took {slowest:.2f}s")
@@ -83,6 +105,16 @@ async def story(run, options, folder):
         if balancer:
             balancer.stop()
         await world.stop()
+
+
+def registered(database):
+    """What the replicas have told of themselves, and how many say the same."""
+    told = collections.Counter(database.sql("SELECT program || '|' || formats FROM palisade.replicas").splitlines())
+    def words(row):
+        program, formats = row.split("|", 1)
+        kinds = ", ".join(f"{kind} {version}" for kind, version in sorted(json.loads(formats).items()) if version > 1)
+        return f"program {program} with {kinds}"
+    return "; ".join(f"{count} say {words(row)}" for row, count in told.items())
 
 
 async def left_behind(world):
