@@ -167,13 +167,15 @@ class Database:
 class Gateway:
     """A replica on a machine of its own."""
 
-    def __init__(self, name, palisade, folder, store, upstream_port, more=""):
+    def __init__(self, name, palisade, folder, store, upstream_port, more="", sections="", variables=None):
+        """`more` goes into `[server]`, `sections` behind all others, with `@APP@` for the app's address, and `variables`
+        into the environment."""
         self.machine, self.name, self.palisade = Machine(name), name, palisade
         self.folder, self.log = folder / name, folder / f"{name}.log"
         self.folder.mkdir()
         # Whether it is to run: then it is started again when it ends, as a service is.
         self.wanted, self.ends = False, []
-        self.process = None
+        self.process, self.variables = None, variables or {}
         self.config = f"""
 public_url = "http://gate.test"
 [server]
@@ -207,13 +209,14 @@ registration = "closed"
 name = "app"
 match = {{ path = "/" }}
 upstream = ["http://{self.machine.router}:{upstream_port}"]
+{sections.replace("@APP@", f"http://{self.machine.router}:{upstream_port}")}
 """
         (self.folder / "config.toml").write_text(self.config)
 
     def environment(self):
         import base64
         key = base64.urlsafe_b64encode(VAULT_KEY).decode().rstrip("=")
-        return {**environment(), "PALISADE_ADMIN_TOKEN": ADMIN_TOKEN, "PALISADE_VAULT_KEY": key}
+        return {**environment(), "PALISADE_ADMIN_TOKEN": ADMIN_TOKEN, "PALISADE_VAULT_KEY": key, **self.variables}
 
     def launch(self):
         """Starts it and does not wait."""
