@@ -168,14 +168,16 @@ class Gateway:
     """A replica on a machine of its own."""
 
     def __init__(self, name, palisade, folder, store, upstream_port, more="", sections="", variables=None):
-        """`more` goes into `[server]`, `sections` behind all others, with `@APP@` for the app's address, and `variables`
-        into the environment."""
+        """`more` goes into `[server]`, `sections` behind all others, with `@APP@` for the app's address and `@ROUTER@`
+        for the router's, and `variables` into the environment."""
         self.machine, self.name, self.palisade = Machine(name), name, palisade
         self.folder, self.log = folder / name, folder / f"{name}.log"
         self.folder.mkdir()
         # Whether it is to run: then it is started again when it ends, as a service is.
         self.wanted, self.ends = False, []
         self.process, self.variables = None, variables or {}
+        app = f"http://{self.machine.router}:{upstream_port}"
+        sections = sections.replace("@APP@", app).replace("@ROUTER@", self.machine.router)
         self.config = f"""
 public_url = "http://gate.test"
 [server]
@@ -208,8 +210,8 @@ registration = "closed"
 [[routes]]
 name = "app"
 match = {{ path = "/" }}
-upstream = ["http://{self.machine.router}:{upstream_port}"]
-{sections.replace("@APP@", f"http://{self.machine.router}:{upstream_port}")}
+upstream = ["{app}"]
+{sections}
 """
         (self.folder / "config.toml").write_text(self.config)
 

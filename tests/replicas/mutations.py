@@ -25,4 +25,13 @@ def feed_gap(database):
     """)
 
 
+def stale_writes_pass(database):
+    """Records of connections keep their revision, by which a write tells that another one came in between."""
+    database.sql("""
+        CREATE FUNCTION palisade.keep_revision() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN NEW.revision := OLD.revision; RETURN NEW; END $$;
+        CREATE TRIGGER keep_revision BEFORE UPDATE ON palisade.connections FOR EACH ROW EXECUTE FUNCTION palisade.keep_revision();
+    """)
+
+
 ALL = {"lease_off": lease_off, "feed_gap": feed_gap}
