@@ -153,10 +153,10 @@ class Database:
         self.process.send_signal(signal.SIGINT)
         self.process.wait()
 
-    def run_sql(self, text, database="palisade"):
+    def run_sql(self, text, database="palisade", seconds=PATIENCE):
         """Asked by the server's socket, which no partition cuts."""
         command = [tool("psql"), "-h", str(self.folder), "-U", "palisade", "-d", database, "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", text]
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment())
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment())
 
     def sql(self, text, database="palisade"):
         done = self.run_sql(text, database)

@@ -5,6 +5,8 @@ provider's answer under way writes nothing over the tokens of its successor.
 import asyncio
 import json
 import re
+import ssl
+import subprocess
 import urllib.parse
 
 import mutations
@@ -12,6 +14,7 @@ from asks import ask, operate
 from machines import now
 
 CALLERS = 1000
+LEASE = 2  # seconds, of the revocations
 TERM = 60  # seconds, for which a replica claims a refresh
 PAUSED_FOR = TERM + 2
 
@@ -20,12 +23,26 @@ class Provider:
     """An OAuth token endpoint. It takes a refresh token as often as it comes, as providers do for a while after its first
     use, and answers each time with other tokens, once `gate` is open."""
 
-    def __init__(self):
+    def __init__(self, folder):
+        self.folder, self.authority = folder, folder / "authority.pem"
         self.presented, self.server, self.port = [], None, None
         self.gate, self.came = asyncio.Event(), asyncio.Event()
 
+    def certificates(self):
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        # The routers of all machines.
+        names = ",".join(f"IP:10.77.{number}.1" for number in range(1, 100))
+        subprocess.run([*new, "-subj", "/CN=authority", "-keyout", "authority.key", "-out", "authority.pem"],
+                       cwd=self.folder, check=True, capture_output=True)
+        subprocess.run([*new, "-subj", "/CN=shop", "-addext", f"subjectAltName={names}", "-addext", "basicConstraints=critical,CA:FALSE",
+                        "-CA", "authority.pem", "-CAkey", "authority.key", "-keyout", "shop.key", "-out", "shop.pem"],
+                       cwd=self.folder, check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / "shop.pem", self.folder / "shop.key")
+        return context
+
     async def start(self):
-        self.server = await asyncio.start_server(self.serve, "0.0.0.0", 0, backlog=1024)
+        self.server = await asyncio.start_server(self.serve, "0.0.0.0", 0, backlog=1024, ssl=self.certificates())
         self.port = self.server.sockets[0].getsockname()[1]
 
     async def serve(self, reader, writer):
@@ -63,12 +80,13 @@ client_id = "env:PROVIDER_CLIENT"
 client_secret = "env:PROVIDER_SECRET"
 allowed_hosts = ["@ROUTER@:{self.port}"]
 allow_private = ["10.77.0.0/16"]
+ca = "{self.authority}"
 token_access = {{ email_verified = true }}
 # Longer than it is paused for: the answer itself is in time.
 limits = {{ deadline = "300s", request_timeout = "300s" }}
 [providers.settings]
-authorize_url = "http://@ROUTER@:{self.port}/authorize"
-token_url = "http://@ROUTER@:{self.port}/token"
+authorize_url = "https://@ROUTER@:{self.port}/authorize"
+token_url = "https://@ROUTER@:{self.port}/token"
 """
 
 
@@ -80,21 +98,21 @@ async def story(run, options, folder):
     kept, mutated = folder / "kept", folder / "mutated"
     kept.mkdir()
     await told(run, options, kept)
-    # Where the store lets a write pass that was decided on an earlier state, it has to be found.
+    # Where the store lets a write pass that was decided on an earlier state, this has to be found.
     mutated.mkdir()
     try:
-        await told(run, options, mutated, mutations.stale_writes_pass)
+        await told(run, options, mutated, mutations.revision_goes_back)
     except Overwritten as found:
-        print(f"        stale_writes_pass was caught: {found}", flush=True)
+        print(f"        revision_goes_back was caught: {found}", flush=True)
     else:
-        raise AssertionError("stale_writes_pass: the story has found nothing")
+        raise AssertionError("revision_goes_back: the story has found nothing")
 
 
 async def told(run, options, folder, mutate=None):
-    provider = Provider()
+    provider = Provider(folder)
     await provider.start()
-    credentials = {"PROVIDER_CLIENT": "palisade", "PROVIDER_SECRET": "a secret of the tests"}
-    world = run.World(options, folder, lease=2, sections=provider.config(),
+    credentials = {"PROVIDER_CLIENT": "a client of the tests", "PROVIDER_SECRET": "a secret of the tests"}
+    world = run.World(options, folder, lease=LEASE, sections=provider.config(),
                       variables={name: credentials for name in ("one", "two", "three")})
     try:
         await world.start()
@@ -119,7 +137,10 @@ async def told(run, options, folder, mutate=None):
             return answer.json()["access_token"] if answer.status == 200 else answer
 
         if not mutate:
-            await once(world, provider, await connected(60), access)
+            path = await connected(1)
+            # It has ended then.
+            await asyncio.sleep(2)
+            await once(world, provider, path, access)
         await paused(world, options, provider, await connected(36000), access, token, mutate)
     finally:
         provider.server.close()
@@ -151,9 +172,11 @@ async def paused(world, options, provider, path, access, token, mutate):
     one.pause()
     # Its answer waits in a socket of the replica that is paused.
     provider.gate.set()
-    begun = now()
-    if mutate:
-        mutate(world.database)
+    begun, connection = now(), path.rpartition("/")[2]
+    of_connection = f"FROM palisade.connections WHERE id = '{connection}'"
+    before = world.database.sql(f"SELECT revision {of_connection}")
+    # Its lease of the revocations has to be over as well.
+    await asyncio.sleep(LEASE + 1)
     if options.short or mutate:
         # The claims of work go by this function.
         world.database.sql(
@@ -166,10 +189,13 @@ async def paused(world, options, provider, path, access, token, mutate):
     took = now() - begun
     assert provider.presented == ["refresh-0", "refresh-0"], provider.presented
     assert [await access(replica, path) for replica in (two, three)] == ["access-2"] * 2
-    row = f"SELECT revision || ' ' || md5(body) FROM palisade.connections WHERE id = '{path.rpartition('/')[2]}'"
+    if mutate:
+        mutate(world.database, connection, before)
+    row = f"SELECT revision || ' ' || md5(body) {of_connection}"
     successors = world.database.sql(row)
     one.resume()
     answer = await late
+    await world.ready()
     after = [await access(replica, path) for replica in world.replicas]
     if after != ["access-2"] * 3:
         raise Overwritten(f"the replica that was paused has written over its successor's tokens: {after}")
