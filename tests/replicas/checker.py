@@ -3,11 +3,13 @@
 The rules, for every moment by the one clock of `machines.now`:
 
 - A request or a refresh that was sent after a revocation of its token was acknowledged is admitted nowhere: neither is it
-  answered as admitted, nor does it reach the app.
+  answered as admitted, nor does it reach the app, however late. The same holds for one that was sent to a replica while that
+  was stopped, and could be decided only after that.
 - A stream that a token opened carries nothing that the app sent later than `STREAM_GRACE` after that, by the time that its
   replica was not stopped: one that has confirmed a revocation ends what is under way as soon as it runs.
 - What was acknowledged is there at the end, after every replica was started anew.
-- A refresh token has one successor.
+- A refresh token has one successor, and none once that was used.
+- A token that nothing may have revoked is not refused as one that is not good.
 """
 
 import math
@@ -15,11 +17,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 STREAM_GRACE = 2.0  # seconds; what is under way is ended within about one, as without replicas
+STOPPING = 0.1  # seconds, after which a process that was told to stop has stopped
 
 
 @dataclass
 class Token:
-    """An access token, of one session of one subject, or of none."""
+    """An access token or a session cookie, of one session of one subject, or of none."""
 
     text: str
     subject: str
@@ -29,7 +32,8 @@ class Token:
 
 @dataclass
 class Revocation:
-    """`kind` is "token", "session" or "subject"; `acknowledged` is None where no answer or a refusal came."""
+    """`kind` is "token", "session" or "subject"; `acknowledged` is None where no answer or a refusal came. `way` is how it was
+    asked for."""
 
     kind: str
     target: str
@@ -38,18 +42,21 @@ class Revocation:
     replica: str
     # What the answer says of the replicas.
     told: dict = field(default_factory=dict)
+    way: str = ""
 
 
 @dataclass
 class Request:
-    """`status` is 0 without an answer. `admitted` is whether the gateway let it pass, by the answer or by the app."""
+    """`status` is 0 without an answer. `check` is the name by which the app notes that it came there; `kind` is what it was sent
+    as."""
 
     token: str
     replica: str
     sent: float
     done: float
     status: int
-    admitted: bool
+    check: str = ""
+    kind: str = "request"
 
 
 @dataclass
@@ -96,9 +103,21 @@ class History:
         self.maybe = defaultdict(set)
         # Of each replica: from when to when its process was stopped.
         self.stopped = defaultdict(list)
+        # What reached the app, by the names of requests, and when: the app's own list.
+        self.arrivals = {}
+        # Sessions of which it is not known whether a request has ended them.
+        self.doubtful = set()
 
     def token(self, text, subject, session, got):
         self.tokens[text] = Token(text, subject, session, got)
+
+    def admitted(self, request):
+        """Whether the gateway let it pass, by the answer or by the app."""
+        return request.status in (101, 200) or request.check in self.arrivals
+
+    def decided(self, replica, sent):
+        """No request that was sent to a replica at this moment was decided there before the moment that this returns."""
+        return max((end for begin, end in self.stopped[replica] if begin + STOPPING < sent < end), default=sent)
 
     def ran(self, replica, since, until):
         """For how long a replica was not stopped between two moments."""
@@ -119,6 +138,15 @@ class History:
             covering += [revocation for revocation in later if token.got < revocation.sent]
             dead[token.text] = min((revocation.acknowledged for revocation in covering), default=math.inf)
         return dead
+
+    def maybe_dead_since(self):
+        """From when each token may have been revoked, by what was asked for: infinity where nothing was."""
+        since = defaultdict(lambda: math.inf)
+        for revocation in self.revocations:
+            key = revocation.kind, revocation.target
+            since[key] = min(since[key], revocation.sent)
+        return {token.text: min(since["token", token.text], since["session", token.session], since["subject", token.subject])
+                for token in self.tokens.values()}
 
     def sessions_dead_since(self):
         begun = {}
@@ -142,12 +170,13 @@ def admitted_after(history):
     dead, found = history.dead_since(), []
     for request in history.requests:
         since = dead.get(request.token, math.inf)
-        if request.admitted and request.sent > since:
-            found.append(f"a request at {request.replica} was admitted {request.sent - since:.3f}s after the revocation of its token was acknowledged")
+        if history.admitted(request) and history.decided(request.replica, request.sent) > since:
+            how = f"sent {request.sent - since:.3f}s after" if request.sent > since else "decided after"
+            found.append(f"a {request.kind} at {request.replica} was admitted that was {how} the revocation of its token was acknowledged")
     sessions = history.sessions_dead_since()
     for refresh in history.refreshes:
         since = sessions[refresh.session]
-        if refresh.successor and refresh.sent > since:
+        if refresh.successor and history.decided(refresh.replica, refresh.sent) > since:
             found.append(f"a refresh at {refresh.replica} was granted {refresh.sent - since:.3f}s after the end of its session was acknowledged")
     for stream in history.streams:
         since = dead.get(stream.token, math.inf)
@@ -163,6 +192,35 @@ def used_twice(history):
         if refresh.successor:
             successors[refresh.presented].add(refresh.successor)
     return [f"a refresh token has {len(found)} successors" for found in successors.values() if len(found) > 1]
+
+
+def replayed(history):
+    """Refresh tokens that were exchanged once more after their successor had been used."""
+    used, found = {}, []
+    for refresh in history.refreshes:
+        if refresh.successor:
+            used[refresh.presented] = min(refresh.done, used.get(refresh.presented, math.inf))
+    successors = {refresh.presented: refresh.successor for refresh in history.refreshes if refresh.successor}
+    for refresh in history.refreshes:
+        since = used.get(successors.get(refresh.presented), math.inf)
+        if refresh.successor and refresh.sent > since:
+            found.append(f"a refresh token was exchanged at {refresh.replica} {refresh.sent - since:.3f}s after its successor had been used")
+    return found
+
+
+def refused_wrongly(history):
+    """Tokens that were refused although nothing may have revoked them."""
+    maybe, found = history.maybe_dead_since(), []
+    for request in history.requests:
+        token = history.tokens[request.token]
+        if request.status == 401 and request.done < maybe[request.token] and token.session not in history.doubtful:
+            found.append(f"a {request.kind} at {request.replica} was refused although nothing had revoked its token")
+    return found
+
+
+def found(history):
+    """Every breach that can be seen before anything is read back."""
+    return admitted_after(history) + used_twice(history) + replayed(history) + refused_wrongly(history)
 
 
 def lost(history, found):
@@ -190,35 +248,47 @@ def prove():
         history.revocations = [Revocation("token", "t1", 2.0, 3.0, "a"), Revocation("session", "s2", 2.0, None, "a"),
                                Revocation("subject", "ann", 9.0, 10.0, "b")]
         history.requests = [
-            Request("t1", "a", 2.9, 3.5, 200, True),  # sent before the acknowledgement
-            Request("t1", "a", 3.1, 3.5, 401, False), Request("t1", "b", 3.1, 9.0, 0, False),
-            Request("t2", "b", 9.9, 10.5, 200, True),  # its session's end was never acknowledged
-            Request("t3", "b", 11.0, 11.1, 200, True),  # signed after the revocation was sent
+            Request("t1", "a", 2.9, 3.5, 200),  # sent before the acknowledgement
+            Request("t1", "a", 3.1, 3.5, 401), Request("t1", "b", 3.1, 9.0, 0, "c1"),
+            Request("t2", "b", 9.9, 10.5, 200),  # its session's end was never acknowledged
+            Request("t3", "b", 11.0, 11.1, 200),  # signed after the revocation was sent
+            Request("t1", "d", 2.5, 2.8, 200),  # it may have been decided when the replica was told to stop
         ]
         history.refreshes = [Refresh("r1", "s1", "a", 9.0, 9.1, 200, "r2"), Refresh("r1", "s1", "b", 9.0, 9.1, 200, "r2"),
                              Refresh("r2", "s1", "b", 10.5, 10.6, 401, None)]
         history.streams = [Stream("t1", "a", 1.5, 4.9, 5.1), Stream("t1", "b", 1.5, 8.9, 9.1)]
         history.stopped["b"] = [(0.5, 1.0), (4.0, 9.0)]
+        history.stopped["d"] = [(2.45, 5.0)]
+        history.refreshes += [Refresh("r2", "s1", "a", 9.2, 9.3, 200, "r3"), Refresh("r1", "s1", "a", 9.25, 9.4, 200, "r2"),
+                              Refresh("r1", "s1", "a", 9.35, 9.4, 401, None)]
         history.writes = [Write("name", "ann", "A", 1.0), Write("name", "ann", "B", 2.0)]
         return history
 
     def breaches(history, read="B"):
-        return len(admitted_after(history)), len(used_twice(history)), len(lost(history, {("name", "ann"): read}))
+        return tuple(map(len, (admitted_after(history), used_twice(history), replayed(history), refused_wrongly(history),
+                               lost(history, {("name", "ann"): read}))))
 
-    assert breaches(kept()) == (0, 0, 0), (admitted_after(kept()), used_twice(kept()))
+    assert breaches(kept()) == (0, 0, 0, 0, 0), breaches(kept())
     for change, expected in [
-        (lambda history: history.requests.append(Request("t1", "c", 3.01, 3.02, 200, True)), (1, 0, 0)),
-        # The answer was lost, but the app saw it.
-        (lambda history: history.requests.append(Request("t2", "c", 10.01, 12.0, 0, True)), (1, 0, 0)),
-        (lambda history: history.refreshes.append(Refresh("r2", "s1", "c", 10.01, 10.1, 200, "r3")), (1, 0, 0)),
-        (lambda history: history.streams.append(Stream("t2", "c", 5.0, 12.01, 12.0)), (1, 0, 0)),
-        (lambda history: history.refreshes.append(Refresh("r1", "s1", "c", 9.0, 9.1, 200, "r9")), (0, 1, 0)),
+        (lambda history: history.requests.append(Request("t1", "c", 3.01, 3.02, 200)), (1, 0, 0, 0, 0)),
+        (lambda history: history.requests.append(Request("t1", "c", 3.01, 3.02, 101, kind="socket")), (1, 0, 0, 0, 0)),
+        # The answer was lost, but the app saw it, before or long after.
+        (lambda history: history.arrivals.update(c1=9.5), (1, 0, 0, 0, 0)),
+        # It waited in a socket of a replica that was stopped when it came.
+        (lambda history: history.requests.append(Request("t1", "d", 2.6, 5.1, 200)), (1, 0, 0, 0, 0)),
+        (lambda history: history.refreshes.append(Refresh("r3", "s1", "c", 10.01, 10.1, 200, "r4")), (1, 0, 0, 0, 0)),
+        (lambda history: history.streams.append(Stream("t2", "c", 5.0, 12.01, 12.0)), (1, 0, 0, 0, 0)),
+        (lambda history: history.refreshes.append(Refresh("r1", "s1", "c", 9.0, 9.1, 200, "r9")), (0, 1, 0, 0, 0)),
+        (lambda history: history.refreshes.append(Refresh("r1", "s1", "c", 9.31, 9.4, 200, "r2")), (0, 0, 1, 0, 0)),
+        # Nothing was asked that covers it before that.
+        (lambda history: history.requests.append(Request("t1", "c", 1.5, 1.9, 401)), (0, 0, 0, 1, 0)),
+        (lambda history: (history.requests.append(Request("t1", "c", 1.5, 1.9, 401)), history.doubtful.add("s1")), (0, 0, 0, 0, 0)),
     ]:
         history = kept()
         change(history)
         assert breaches(history) == expected, (breaches(history), expected)
-    assert breaches(kept(), read="A") == (0, 0, 1)
-    assert breaches(kept(), read=None) == (0, 0, 1)
+    assert breaches(kept(), read="A") == (0, 0, 0, 0, 1)
+    assert breaches(kept(), read=None) == (0, 0, 0, 0, 1)
     history = kept()
     history.maybe["name", "ann"].add("C")
-    assert breaches(history, read="C") == (0, 0, 0)
+    assert breaches(history, read="C") == (0, 0, 0, 0, 0)

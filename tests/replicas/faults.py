@@ -88,11 +88,12 @@ class Faults:
     async def pause(self, replica):
         span = self.span()
         self.said(f"{replica.name} is paused for {span:.1f}s")
-        begun = now()
         replica.pause()
+        begun = now()
         await asyncio.sleep(span)
-        replica.resume()
+        # No later than it goes on.
         self.history.stopped[replica.name].append((begun, now()))
+        replica.resume()
 
     async def kill(self, replica):
         span = self.span() / 2

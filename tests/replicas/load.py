@@ -1,17 +1,18 @@
-"""People at work: they sign in, ask, refresh, and are shut out again, at every replica; and all of it is noted."""
+"""People at work: they sign in, ask, refresh, and are shut out again in every way there is, at every replica; and all of it
+is noted.
+"""
 
 import asyncio
 import base64
 import json
 import random
 
-from asks import ask, operate
-from checker import Refresh, Request, Revocation, Stream, Write
+from asks import COOKIE, HOST, KeptConnections, ask, operate
+from checker import Refresh, Request, Write
+from ends import PASSWORD, Ends
 from machines import now
+from wires import HEARS, wire
 
-PASSWORD = "Correct horse 42 staple"
-# When the tokens of a revocation are tried again, in seconds from its acknowledgement.
-AFTER = (0, 0.02, 0.1, 0.3, 0.7, 1.5, 3, 6)
 # How many requests may wait for one replica: one that is paused answers none.
 UNDER_WAY = 200
 
@@ -21,7 +22,7 @@ def claims(token):
     return json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
 
 
-class Load:
+class Load(Ends):
     def __init__(self, replicas, upstream, history, seed, people, keep=60):
         self.replicas, self.upstream, self.history = replicas, upstream, history
         self.random = random.Random(seed)
@@ -29,9 +30,13 @@ class Load:
         self.ends = False
         self.tasks = set()
         self.room = {replica.name: asyncio.Semaphore(UNDER_WAY) for replica in replicas}
+        self.kept = {replica.name: KeptConnections(replica.listen) for replica in replicas}
         self.counts = {}
+        history.arrivals = upstream.arrivals
         # Sessions whose refresh went unanswered once.
-        self.doubtful = set()
+        self.doubtful = history.doubtful
+        # Accounts of which a change that keeps their people from signing in went unanswered.
+        self.unsure = set()
 
     def count(self, what, status):
         key = what, "lost" if status == 0 else str(status)
@@ -91,6 +96,8 @@ class Load:
         finally:
             for worker in [*workers, *self.tasks]:
                 worker.cancel()
+            for kept in self.kept.values():
+                kept.close()
 
     async def person(self, email, subject, keeps):
         while not self.ends:
@@ -103,13 +110,24 @@ class Load:
         self.history.token(token, subject, claims(token)["sid"], answer.done)
         return token, granted["refresh_token"]
 
-    async def session(self, email, subject, keeps):
+    async def signed_in(self, what, email, subject, status, token=None, **more):
+        """The answer to a sign-in, at any replica until there is one."""
         async def login(replica):
-            return await ask(replica.listen, "POST", "/auth/login", body={"email": email, "password": PASSWORD})
+            body = {"email": email, "password": PASSWORD, **more}
+            return await ask(replica.listen, "POST", "/auth/login", token, body, host=HOST)
 
-        answer = await self.until_acknowledged("login", login, (200,))
+        while True:
+            allowed = (status, 401, 403) if email in self.unsure else (status,)
+            answer = await self.until_acknowledged(what, login, allowed)
+            if answer.status == status:
+                return answer
+            await self.let_in_again(email, subject)
+
+    async def session(self, email, subject, keeps):
+        answer = await self.signed_in("login", email, subject, 200)
         token, refresh = self.note_tokens(answer, subject)
-        session, tokens = claims(token)["sid"], [token]
+        session, tokens, chain = claims(token)["sid"], [token], [refresh]
+        cookie = await self.browser(email, subject) if self.random.random() < 0.3 else None
         for _ in range(self.random.randint(2, 8)):
             if self.ends:
                 break
@@ -117,29 +135,41 @@ class Load:
             if choice < 0.35:
                 refresh = await self.exchange(session, subject, refresh, tokens)
                 if refresh is None:
-                    return
+                    break
+                chain.append(refresh)
             elif choice < 0.42:
-                self.spawn(self.stream(tokens[-1]))
+                self.spawn(wire(self, self.random.choice([tokens[-1], cookie or tokens[-1]]), self.random.choice(list(HEARS))))
             elif choice < 0.5:
                 await self.rename(email, tokens[-1])
             elif choice < 0.55:
                 self.spawn(self.minted(subject))
             else:
-                await self.request(self.any(), self.random.choice(tokens))
+                await self.request(self.any(), self.random.choice([*tokens, cookie or tokens[-1]]))
             await asyncio.sleep(self.random.random() * 0.25)
-        if keeps and self.random.random() < 0.2 and len(self.history.alive) < self.keep and session not in self.doubtful:
-            self.history.alive[session] = refresh
-            return
-        await self.shut_out(subject, session, tokens, refresh, keeps)
+        if refresh is not None:
+            if keeps and self.random.random() < 0.2 and len(self.history.alive) < self.keep and session not in self.doubtful:
+                self.history.alive[session] = refresh
+            elif not await self.replay(session, chain, tokens):
+                await self.shut_out(email, subject, session, tokens, refresh, keeps, cookie)
+        if cookie:
+            await self.sign_out(cookie)
+
+    async def browser(self, email, subject):
+        """A session in a cookie."""
+        answer = await self.signed_in("cookie login", email, subject, 204, COOKIE, session="cookie")
+        cookie = answer.fields[b"set-cookie"].split(b";")[0].decode()
+        assert cookie.startswith(COOKIE), answer
+        self.history.token(cookie, subject, None, answer.done)
+        return cookie
 
     async def request(self, replica, token):
-        answer = await self.at(replica, "request", ask(replica.listen, "GET", "/", token))
-        self.note_request(replica, token, answer)
+        if self.random.random() < 0.5:
+            kind, work = "request", ask(replica.listen, "GET", "/", token, host=HOST)
+        else:
+            kind, work = "request on a kept connection", self.kept[replica.name].ask("GET", "/", token, host=HOST)
+        answer = await self.at(replica, "cookie request" if token.startswith(COOKIE) else "request", work)
+        self.history.requests.append(Request(token, replica.name, answer.sent, answer.done, answer.status, answer.check, kind))
         return answer
-
-    def note_request(self, replica, token, answer):
-        admitted = answer.status == 200 or answer.check in self.upstream.arrivals
-        self.history.requests.append(Request(token, replica.name, answer.sent, answer.done, answer.status, admitted))
 
     async def exchange(self, session, subject, presented, tokens):
         """Exchanges a refresh token, at times at two replicas at once, until a successor is there. None where the session
@@ -190,76 +220,8 @@ class Load:
         token = answer.json()["access_token"]
         self.history.token(token, f"service-{subject}", None, answer.done)
         await asyncio.gather(*(self.request(replica, token) for replica in self.replicas))
-        await self.revoke("token", token, {"token": token})
+        await self.revoke("token", token, [self.revocation({"token": token})])
         self.spawn(self.try_again([token]))
-
-    async def stream(self, token):
-        replica, opened, last = self.any(), now(), 0.0
-        try:
-            async with asyncio.timeout(25):
-                reader, writer = await asyncio.open_connection(*replica.listen)
-                try:
-                    writer.write(
-                        f"GET /stream HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
-                    status = await reader.readline()
-                    self.count("stream", int(status.split()[1]) if status else 0)
-                    if b" 200 " not in status:
-                        return
-                    while line := await reader.readline():
-                        if b"." in line and line.strip().replace(b".", b"").isdigit():
-                            last = float(line)
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError, asyncio.LimitOverrunError):
-            pass  # cut: what came before counts
-        finally:
-            if last:
-                self.history.streams.append(Stream(token, replica.name, opened, last, now()))
-
-    async def revoke(self, kind, target, body, ways=()):
-        """Revokes at any replica until it is acknowledged."""
-        while True:
-            replica = self.any()
-            way = self.random.choice([("POST", "/admin/v1/revocations", body), *ways])
-            answer = await self.at(replica, "revocation", operate(replica, way[0], way[1], way[2], timeout=40))
-            done = answer.status in (200, 201, 204)
-            told = answer.json() if done and answer.body else {}
-            self.history.revocations.append(
-                Revocation(kind, target, answer.sent, answer.done if done else None, replica.name, told))
-            if done:
-                return
-            # A session that an earlier try has ended, whose answer was lost, is not there any more.
-            if answer.status in (404, 409) and way[0] == "DELETE":
-                ways = ()
-                continue
-            assert answer.status in (0, 503, 409), f"a revocation was refused: {answer}"
-            await asyncio.sleep(0.1)
-
-    async def shut_out(self, subject, session, tokens, refresh, keeps):
-        kind = self.random.choice(("token", "session") if keeps else ("token", "session", "subject"))
-        if kind == "token":
-            tokens = [self.random.choice(tokens)]
-            await self.revoke("token", tokens[0], {"token": tokens[0]})
-            refresh = None
-        elif kind == "session":
-            path = f"/admin/v1/users/{subject}/sessions/{session}"
-            await self.revoke("session", session, {"sid": session}, ways=[("DELETE", path, None)])
-        else:
-            await self.revoke("subject", subject, {"sub": subject})
-        self.spawn(self.try_again(tokens, refresh, session))
-
-    async def try_again(self, tokens, refresh=None, session=None):
-        begun = now()
-        for after in AFTER:
-            await asyncio.sleep(max(0, begun + after - now()))
-            for replica in self.replicas:
-                self.spawn(self.request(replica, self.random.choice(tokens)))
-        if refresh:
-            replica = self.any()
-            answer = await self.at(replica, "dead refresh", ask(replica.listen, "POST", "/auth/refresh", body={"refresh_token": refresh}))
-            brought = answer.json()["refresh_token"] if answer.status == 200 else None
-            self.history.refreshes.append(
-                Refresh(refresh, session, replica.name, answer.sent, answer.done, answer.status, brought))
 
     async def read_back(self):
         """What is there now of all that was acknowledged, asked at every replica in turn."""

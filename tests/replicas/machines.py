@@ -1,6 +1,8 @@
 """What runs on the machines: the database, the gateways, the upstream behind them and the balancer in front."""
 
 import asyncio
+import base64
+import hashlib
 import os
 import re
 import secrets
@@ -186,7 +188,7 @@ admin = "{self.machine.address}:9180"
 shutdown_grace = "5s"
 {more}
 [browser]
-enabled = false
+insecure_http = true
 [log]
 access = false
 audit = "file:./audit.log"
@@ -216,7 +218,6 @@ upstream = ["{app}"]
         (self.folder / "config.toml").write_text(self.config)
 
     def environment(self):
-        import base64
         key = base64.urlsafe_b64encode(VAULT_KEY).decode().rstrip("=")
         return {**environment(), "PALISADE_ADMIN_TOKEN": ADMIN_TOKEN, "PALISADE_VAULT_KEY": key, **self.variables}
 
@@ -265,12 +266,13 @@ upstream = ["{app}"]
 
 
 class Upstream:
-    """The app behind the gateways: it notes what reaches it, and has a stream that never ends by itself.
+    """The app behind the gateways: it notes what reaches it, and has a stream and a WebSocket that go on for a while.
 
     It listens at every address, so that each machine reaches it at its router."""
 
     def __init__(self):
-        self.arrivals = {}
+        # When each request came, by its name, and of uploads when the last piece came.
+        self.arrivals, self.uploads = {}, {}
         self.port = None
         self.server = None
 
@@ -285,25 +287,53 @@ class Upstream:
                 asked = re.search(rb"\r\nx-check: (\S+)", head, re.I)
                 if asked:
                     self.arrivals.setdefault(asked[1].decode(), now())
-                if head.split(b" ", 2)[1] != b"/stream":
+                path = head.split(b" ", 2)[1]
+                if path == b"/upload":
+                    await self.take(reader, asked[1].decode())
+                if path == b"/socket":
+                    await self.talk(writer, head)
+                    return
+                if path != b"/stream":
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
                     await writer.drain()
                     continue
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-                end = now() + 20
-                while now() < end:
-                    line = f"{now():.6f}\n".encode()
-                    writer.write(b"%x\r\n%s\r\n" % (len(line), line))
-                    await writer.drain()
-                    await asyncio.sleep(TICK)
+                await self.tell(writer, lambda line: b"%x\r\n%s\r\n" % (len(line), line))
                 writer.write(b"0\r\n\r\n")
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
-            pass  # the gateway has closed
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError, ValueError):
+            pass  # the gateway has closed, at times within a chunk
         except asyncio.CancelledError:
             pass  # the story is over
         finally:
             writer.close()
+
+
+    @staticmethod
+    async def tell(writer, framed):
+        """Says what time it is, again and again."""
+        end = now() + 20
+        while now() < end:
+            writer.write(framed(f"{now():.6f}\n".encode()))
+            await writer.drain()
+            await asyncio.sleep(TICK)
+
+    async def talk(self, writer, head):
+        """A WebSocket (RFC 6455) that says what time it is in text frames."""
+        key = re.search(rb"\r\nsec-websocket-key: (\S+)", head, re.I)[1]
+        accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                     b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept)
+        await self.tell(writer, lambda line: bytes([0x81, len(line)]) + line)
+        writer.write(b"\x88\x00")
+        await writer.drain()
+
+    async def take(self, reader, check):
+        """Reads a chunked body, and notes when the last of it came."""
+        while size := int((await reader.readline()).split(b";")[0], 16):
+            await reader.readexactly(size + 2)
+            self.uploads[check] = now()
+        await reader.readline()
 
 
 class Balancer:
