@@ -17,6 +17,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 STREAM_GRACE = 2.0  # seconds; what is under way is ended within about one, as without replicas
+# How a breach is told that a replica has made which was stopped when the request came.
+DECIDED_LATER = "sent before, and decided after"
 STOPPING = 0.1  # seconds, after which a process that was told to stop has stopped
 
 
@@ -171,7 +173,7 @@ def admitted_after(history):
     for request in history.requests:
         since = dead.get(request.token, math.inf)
         if history.admitted(request) and history.decided(request.replica, request.sent) > since:
-            how = f"sent {request.sent - since:.3f}s after" if request.sent > since else "decided after"
+            how = f"sent {request.sent - since:.3f}s after" if request.sent > since else DECIDED_LATER
             found.append(f"a {request.kind} at {request.replica} was admitted that was {how} the revocation of its token was acknowledged")
     sessions = history.sessions_dead_since()
     for refresh in history.refreshes:

@@ -53,19 +53,29 @@ class Ends:
             await asyncio.sleep(0.1)
         return tried
 
+    def ask_everywhere(self, tokens):
+        """Sends a request with one of these to each replica, and does not wait: at one that is stopped it waits in a socket,
+        and is decided once what follows was acknowledged."""
+        for replica in self.replicas:
+            self.spawn(self.request(replica, self.random.choice(tokens)))
+
     async def shut_out(self, email, subject, session, tokens, refresh, keeps, cookie):
         kind = self.random.choice(("token", "session") if keeps else ("token", "session", "subject"))
         account, token = f"/admin/v1/users/{subject}", tokens[-1]
         if kind == "token":
             tokens = [self.random.choice(tokens)]
+            self.ask_everywhere(tokens)
             await self.revoke("token", tokens[0], [self.revocation({"token": tokens[0]})])
             refresh = None
         elif kind == "session":
+            self.ask_everywhere(tokens)
             await self.revoke("session", session, [
                 self.revocation({"sid": session}), by_operator("ending a session", "DELETE", f"{account}/sessions/{session}"),
                 by_person("logout", "POST", "/auth/logout", token), by_person("ending one's session", "DELETE", f"/auth/sessions/{session}", token),
                 by_person("logout by refresh token", "POST", "/auth/logout", None, {"refresh_token": refresh})])
         else:
+            tokens = [*tokens, cookie] if cookie else tokens
+            self.ask_everywhere(tokens)
             tried = await self.revoke("subject", subject, [
                 self.revocation({"sub": subject}), by_operator("ending sessions", "DELETE", f"{account}/sessions"),
                 by_person("ending one's sessions", "DELETE", "/auth/sessions", token),
@@ -74,7 +84,6 @@ class Ends:
             if tried.intersection(LOCKS_OUT):
                 self.unsure.add(email)
                 await self.let_in_again(email, subject)
-            tokens = [*tokens, cookie] if cookie else tokens
         self.spawn(self.try_again(tokens, refresh, session))
 
     async def let_in_again(self, email, subject):
@@ -98,6 +107,7 @@ class Ends:
         await self.until_acknowledged("new password", confirm, (204, 400))
 
     async def sign_out(self, cookie):
+        self.ask_everywhere([cookie])
         await self.revoke("token", cookie, [by_person("cookie logout", "POST", "/auth/logout", cookie)])
         self.spawn(self.try_again([cookie]))
 

@@ -1,5 +1,23 @@
 """Breaches of the promise, made in the database, where no program that ships can hold them: to prove the checker."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import checker
+
+
+@dataclass
+class Mutation:
+    make: Callable
+    # Which rule of the checker has to find it.
+    finds: Callable = checker.admitted_after
+    # Done twice a second.
+    again: Callable | None = None
+    # What replicas suffer meanwhile: a fault of `Faults`.
+    fault: str | None = None
+    # Whether it shows only where everything is read back at the end.
+    at_the_end: bool = False
+
 
 def lease_off(database):
     """A replica believes its revocations for longer than the writers wait for it: the rows say a tenth of a second."""
@@ -30,4 +48,58 @@ def revision_goes_back(database, connection, revision):
     database.sql(f"UPDATE palisade.connections SET revision = {revision} WHERE id = '{connection}'")
 
 
-ALL = {"lease_off": lease_off, "feed_gap": feed_gap}
+def write_lost(database):
+    """One write of an account in three is acknowledged and not made."""
+    database.sql("""
+        CREATE SEQUENCE palisade.writes;
+        CREATE FUNCTION palisade.leave_it() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RETURN CASE WHEN nextval('palisade.writes') % 3 = 0 THEN OLD ELSE NEW END; END $$;
+        CREATE TRIGGER leave_it BEFORE UPDATE ON palisade.users FOR EACH ROW EXECUTE FUNCTION palisade.leave_it();
+    """)
+
+
+def keep_former_sessions(database):
+    database.sql("CREATE TABLE palisade.former AS SELECT id, body, revision FROM palisade.sessions")
+
+
+def sessions_go_back(database):
+    """Sessions are taken back to where they were a moment ago, so that refresh tokens that were exchanged are good again."""
+    database.sql("""
+        UPDATE palisade.sessions s SET body = f.body FROM palisade.former f WHERE f.id = s.id AND f.revision + 1 < s.revision;
+        DELETE FROM palisade.former;
+        INSERT INTO palisade.former SELECT id, body, revision FROM palisade.sessions;
+    """)
+
+
+def ends_too_much(database):
+    """One entry of the feed in four ends another session as well."""
+    database.sql("""
+        CREATE FUNCTION palisade.end_another() RETURNS trigger LANGUAGE plpgsql AS
+            $$ DECLARE
+                entries jsonb := convert_from(NEW.body, 'UTF8')::jsonb;
+                another bytea;
+            BEGIN
+                SELECT decode('02', 'hex') || int4send(16) || 'http://gate.test'::bytea || s.id::text::bytea INTO another
+                    FROM palisade.sessions s ORDER BY s.id DESC LIMIT 1;
+                IF NEW.position % 4 = 0 AND another IS NOT NULL THEN
+                    NEW.body := convert_to((entries || jsonb_set(entries->0, '{key}',
+                        to_jsonb(translate(encode(another, 'base64'), E'\\n', ''))))::text, 'UTF8');
+                END IF;
+                RETURN NEW;
+            END $$;
+        CREATE TRIGGER end_another BEFORE INSERT ON palisade.feed FOR EACH ROW EXECUTE FUNCTION palisade.end_another();
+    """)
+
+
+def waited_in_a_socket(history):
+    return [breach for breach in checker.admitted_after(history) if checker.DECIDED_LATER in breach]
+
+
+ALL = {
+    "lease_off": Mutation(lease_off, fault="cut_off"),
+    "lease_off_while_paused": Mutation(lease_off, waited_in_a_socket, fault="pause"),
+    "feed_gap": Mutation(feed_gap, fault="cut_off"),
+    "write_lost": Mutation(write_lost, at_the_end=True),
+    "sessions_go_back": Mutation(keep_former_sessions, checker.replayed, again=sessions_go_back),
+    "ends_too_much": Mutation(ends_too_much, checker.refused_wrongly),
+}
