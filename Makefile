@@ -126,7 +126,7 @@ test-wider: deps-wider ## the gateway with Prometheus, Tomcat, nginx, HAProxy, C
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/wider/run
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run --short
 
-partitions: deps-wider ## three gateways and PostgreSQL while network, machines and database fail at random for a quarter of an hour, and how long 10,000 revocations take (30 minutes, root on Linux)
+partitions: deps-wider ## three gateways and PostgreSQL while network, machines and database fail at random for a quarter of an hour, upgrades, clocks that are apart, a start over a million revocations, and how long 10,000 revocations take (40 minutes, root on Linux)
 	CARGO="$(CARGO)" $(VENV)/bin/python tests/replicas/run
 
 soak: deps-wider ## 200 kills of the store, 200 within compactions, 5,000 damages of the data folder, revocations beside a transaction that is open for a minute, and the wider tests with every look of every page, 1,000 samples of each time that could tell of an account and streams silent for ten minutes, and what `make partitions` does

@@ -115,8 +115,8 @@ async def apart(run, options, folder, preload, offsets):
         await revoked_everywhere(run, world, offsets)
         await theirs_revoked_everywhere(run, world, offsets, issuer)
         await repeated(run, world, offsets)
-        world.said(f"clocks at {', '.join(f'{name} {seconds:+d}s' for name, seconds in offsets.items())}: " + "; ".join(
-            [f"{replica.name} says {await told(replica)}" for replica in world.replicas]))
+        for replica in world.replicas:
+            world.said(f"{replica.name}, at {offsets[replica.name]:+d}s, says of its clock: {await told(replica)}")
     finally:
         await world.stop()
 
@@ -127,7 +127,12 @@ async def told(replica):
     values = [f"{name} {value}" for name, value in re.findall(r"^palisade_(clock_(?:in_doubt|skew_seconds)) (\S+)$", metrics, re.M)]
     ready = await ask(replica.admin, "GET", "/readyz")
     lines = [line for line in replica.said().splitlines() if " WARN " in line and "clock" in line]
-    return f"{', '.join(values)}, /readyz {ready.status}, {len(lines)} warnings"
+    command = replica.machine.command(replica.palisade, "check", "--connect", "--config", str(replica.folder / "config.toml"))
+    checked = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, cwd=replica.folder, env=replica.environment())
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    found = [line for line in (checked.stdout + checked.stderr).splitlines() if "clock" in line]
+    return f"{', '.join(values)}, /readyz {ready.status}, {len(lines)} warnings, {len(found)} lines of `check --connect`"
 
 
 async def sign_in(run, replica, email):
