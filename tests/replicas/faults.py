@@ -89,10 +89,12 @@ class Faults:
         span = self.span()
         self.said(f"{replica.name} is paused for {span:.1f}s")
         replica.pause()
-        begun = now()
+        process, begun = replica.process, now()
         await asyncio.sleep(span)
-        # No later than it goes on.
-        self.history.stopped[replica.name].append((begun, now()))
+        # One whose start had just ended for want of the database was not stopped, and another runs in its place.
+        if replica.process is process and replica.runs():
+            # No later than it goes on.
+            self.history.stopped[replica.name].append((begun, now()))
         replica.resume()
 
     async def kill(self, replica):
