@@ -85,8 +85,12 @@ class Faults:
         cuts = [Cut(*both(replica.machine, self.database.machine)) for replica in self.replicas]
         await self.for_a_while("every replica is cut off from the database", self.span() / 2, *cuts)
 
-    async def pause(self, replica):
-        span = self.span()
+    async def pause_within_lease(self, replica):
+        """It goes on while it still believes its tokens, by its own lease."""
+        await self.pause(replica, self.lease * self.random.uniform(0.4, 0.8))
+
+    async def pause(self, replica, span=None):
+        span = span or self.span()
         self.said(f"{replica.name} is paused for {span:.1f}s")
         replica.pause()
         process, begun = replica.process, now()

@@ -97,7 +97,7 @@ def waited_in_a_socket(history):
 
 ALL = {
     "lease_off": Mutation(lease_off, fault="cut_off"),
-    "lease_off_while_paused": Mutation(lease_off, waited_in_a_socket, fault="pause"),
+    "lease_off_while_paused": Mutation(lease_off, waited_in_a_socket, fault="pause_within_lease"),
     "feed_gap": Mutation(feed_gap, fault="cut_off"),
     "write_lost": Mutation(write_lost, at_the_end=True),
     "sessions_go_back": Mutation(keep_former_sessions, checker.replayed, again=sessions_go_back),
