@@ -11,8 +11,6 @@ class Mutation:
     make: Callable
     # Which rule of the checker has to find it.
     finds: Callable = checker.admitted_after
-    # Done twice a second.
-    again: Callable | None = None
     # What replicas suffer meanwhile: a fault of `Faults`.
     fault: str | None = None
     # Whether it shows only where everything is read back at the end.
@@ -58,19 +56,6 @@ def write_lost(database):
     """)
 
 
-def keep_former_sessions(database):
-    database.sql("CREATE TABLE palisade.former AS SELECT id, body, revision FROM palisade.sessions")
-
-
-def sessions_go_back(database):
-    """Sessions are taken back to where they were a moment ago, so that refresh tokens that were exchanged are good again."""
-    database.sql("""
-        UPDATE palisade.sessions s SET body = f.body FROM palisade.former f WHERE f.id = s.id AND f.revision + 1 < s.revision;
-        DELETE FROM palisade.former;
-        INSERT INTO palisade.former SELECT id, body, revision FROM palisade.sessions;
-    """)
-
-
 def ends_too_much(database):
     """One entry of the feed in four ends another session as well."""
     database.sql("""
@@ -100,6 +85,5 @@ ALL = {
     "lease_off_while_paused": Mutation(lease_off, waited_in_a_socket, fault="pause_within_lease"),
     "feed_gap": Mutation(feed_gap, fault="cut_off"),
     "write_lost": Mutation(write_lost, at_the_end=True),
-    "sessions_go_back": Mutation(keep_former_sessions, checker.replayed, again=sessions_go_back),
     "ends_too_much": Mutation(ends_too_much, checker.refused_wrongly),
 }
