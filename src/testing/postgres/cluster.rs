@@ -72,7 +72,9 @@ impl Cluster {
     /// The cluster that the tests of this process share. A test that stops, pauses or fills one starts its own.
     pub fn shared() -> &'static Cluster {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
-        SHARED.get_or_init(|| Cluster::plan().set("max_connections", "500").start())
+        // It has hundreds of databases, which live for seconds each.
+        let plan = Cluster::plan().set("max_connections", "500").set("autovacuum", "off");
+        SHARED.get_or_init(|| plan.start())
     }
 
     pub(super) fn of(plan: ClusterPlan) -> Cluster {
