@@ -8,7 +8,7 @@ use super::options::Options;
 use super::shared_backend::{SharedBackend, replica_name};
 use super::{closed, key_checks, secrets};
 use crate::config::{Config, PostgresHost, PostgresServer, PostgresTls, SharedStore, Vault};
-use crate::edge::clock::uptime;
+use crate::edge::clock::{SystemClock, uptime};
 use crate::edge::data_dir;
 use crate::edge::jwt::SigningKeyRing;
 use crate::edge::postgres::connect::DatabasePool;
@@ -73,7 +73,7 @@ pub(crate) fn database_secrets(store: &SharedStore, vault: &Vault) -> Result<Arc
 pub(crate) async fn look_at_database(config: &Config, store: &SharedStore) -> Result<Vec<String>, String> {
     let pool = DatabasePool::new(connection(store, &store.server)?.with_size(1));
     let pool = pool.map_err(|failure| failure.to_string())?;
-    let look = server::look(&pool).await.map_err(|failure| failure.to_string())?;
+    let look = server::look(&pool, &SystemClock).await.map_err(|failure| failure.to_string())?;
     let mut lines = look.doubts;
     let is_current = migrations::is_current(&pool).await.map_err(|error| error.to_string())?;
     if is_current {
@@ -148,7 +148,7 @@ pub(super) async fn open(
     let notices_at = DatabasePool::new(self::connection(settings, &settings.feed)?.with_size(1));
     let notices_at = notices_at.map_err(|failure| failed(&failure))?;
     let store = opened(connection, &failed).await?;
-    match server::look(&pool).await {
+    match server::look(&pool, &SystemClock).await {
         Ok(look) => notices.extend(look.doubts),
         // No reason not to serve: the user may be kept from looking.
         Err(failure) => notices.push(format!("the settings of the database were not looked at: {failure}")),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use palisade::config::{Algorithm, Tokens};
+use palisade::edge::clock::SystemClock;
 use palisade::edge::jwt::SigningKeyRing;
 use palisade::edge::own_secrets;
 use palisade::edge::postgres::connect::DatabasePool;
@@ -12,8 +13,8 @@ use palisade::edge::postgres::server;
 use palisade::edge::vault::VaultKeyRing;
 use palisade_core::domain::time::UnixTime;
 use palisade_core::ports::{
-    AccessGrant, KeyState, Keys as _, OwnSecret, Replaced, SecretRevision, SecretSealer as _, SecretStore,
-    Signer as _,
+    AccessGrant, Clock, KeyState, Keys as _, OwnSecret, Replaced, SecretRevision, SecretSealer as _,
+    SecretStore, Signer as _,
 };
 use palisade_testing::postgres::{Cluster, Database};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -300,17 +301,30 @@ async fn another_algorithm_is_published_before_it_signs() {
     assert!(second.reload().unwrap() && is_good(&second, &sign(&first, Duration::from_secs(60)), NOW));
 }
 
+/// A machine whose clock is an hour behind.
+struct HourBehind;
+
+impl Clock for HourBehind {
+    fn now(&self) -> UnixTime {
+        UnixTime(SystemClock.now().0 - 3600)
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_may_lose_what_it_acknowledged_is_told_of() {
     let cluster = Cluster::plan().set("fsync", "off").start();
     let database = cluster.database().await;
     let pool = DatabasePool::new(settings(&database.url())).unwrap();
-    let doubts = server::look(&pool).await.unwrap().doubts;
+    let doubts = server::look(&pool, &SystemClock).await.unwrap().doubts;
     assert!(doubts.iter().any(|doubt| doubt.contains("fsync = off")), "{doubts:?}");
     assert!(!doubts.iter().any(|doubt| doubt.contains("synchronous_standby_names")), "{doubts:?}");
+    assert!(!doubts.iter().any(|doubt| doubt.contains("clock")), "{doubts:?}");
+    let behind = server::look(&pool, &HourBehind).await.unwrap().doubts;
+    let ahead = "seconds ahead of this machine's";
+    assert!(behind.iter().any(|doubt| doubt.contains(ahead)), "{behind:?}");
     let _standby = cluster.standby("second");
     let end = Instant::now() + Duration::from_secs(20);
-    while !server::look(&pool)
+    while !server::look(&pool, &SystemClock)
         .await
         .unwrap()
         .doubts

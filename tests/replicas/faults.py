@@ -95,7 +95,7 @@ class Faults:
         replica.pause()
         process, begun = replica.process, now()
         await asyncio.sleep(span)
-        # One whose start had just ended for want of the database was not stopped, and another runs in its place.
+        # One whose start had just ended, with its database, was not stopped, and another runs in its place.
         if replica.process is process and replica.runs():
             # No later than it goes on.
             self.history.stopped[replica.name].append((begun, now()))

@@ -230,7 +230,7 @@ upstream = ["{app}"]
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.environment())
 
     def supervise(self):
-        """Starts it again where it has ended by itself, as it does when it finds no database at its start."""
+        """Starts it again where it has ended by itself, as it does when its database goes away in the middle of its start."""
         if self.wanted and not self.runs():
             self.ends.append(self.process.returncode)
             self.launch()

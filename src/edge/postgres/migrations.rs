@@ -141,7 +141,7 @@ impl SchemaMigration {
         let guard = match self.oldest_program {
             None => String::new(),
             Some(oldest) => format!(
-                "IF EXISTS (SELECT FROM palisade.replicas r WHERE r.program < {oldest}) THEN \
+                "IF EXISTS (SELECT FROM palisade.replicas r WHERE r.program < {oldest} AND r.expired_at IS NULL) THEN \
                  RAISE EXCEPTION 'an older program is registered' USING ERRCODE = '{OLDER_IS_REGISTERED}'; END IF;"
             ),
         };

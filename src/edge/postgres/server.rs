@@ -6,8 +6,7 @@ use super::connect::DatabasePool;
 use super::failure::DatabaseFailure;
 use super::feed_database;
 use super::numbers::to_bigint;
-use crate::edge::clock::SystemClock;
-use palisade_core::ports::Clock as _;
+use palisade_core::ports::Clock;
 
 /// How many connections a replica has beside `store.connections`: for confirmations, for notices and for the secrets.
 pub const BESIDE: usize = feed_database::CONNECTIONS + 2;
@@ -39,19 +38,19 @@ pub struct ServerLook {
     pub is_read_only: bool,
 }
 
-/// Looks at the settings of the server.
+/// Looks at the settings of the server. `clock`: this machine's.
 ///
 /// # Errors
 /// [`DatabaseFailure`]: they cannot be read.
-pub async fn look(pool: &DatabasePool) -> Result<ServerLook, DatabaseFailure> {
+pub async fn look(pool: &DatabasePool, clock: &dyn Clock) -> Result<ServerLook, DatabaseFailure> {
     let sql = "SELECT current_setting('fsync'), current_setting('full_page_writes'), \
                current_setting('synchronous_commit'), current_setting('synchronous_standby_names'), \
                (SELECT count(*) FROM pg_catalog.pg_stat_replication), \
                pg_catalog.pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean, \
                extract(epoch FROM pg_catalog.clock_timestamp())::bigint";
-    let asked = to_bigint(SystemClock.now().0);
+    let asked = to_bigint(clock.now().0);
     let rows = pool.read(sql, &[]).await?;
-    let answered = to_bigint(SystemClock.now().0);
+    let answered = to_bigint(clock.now().0);
     let settings = rows.first().map(|row| ServerSettings {
         fsync: row.get(0),
         full_page_writes: row.get(1),

@@ -507,7 +507,7 @@ BEGIN
         RETURN jsonb_build_object('importing', installation.importing, 'closed_for', installation.closed_for)::text;
     END IF;
     SELECT jsonb_agg(jsonb_build_object('replica', r.name, 'program', r.program, 'formats', r.formats::jsonb)) INTO others
-        FROM palisade.replicas r WHERE r.formats <> asked->>'formats';
+        FROM palisade.replicas r WHERE r.formats <> asked->>'formats' AND r.expired_at IS NULL;
     FOR one IN SELECT e.value FROM jsonb_array_elements(asked->'commits') e LOOP
         IF others IS NOT NULL THEN
             -- What a live replica could not read is not written.
