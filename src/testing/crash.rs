@@ -355,8 +355,10 @@ pub async fn killed(
         // Reads on to the end of the pipe after the kill: those were acknowledged too.
         let out = BufReader::new(child.stdout.take().unwrap());
         for line in out.split(b'\n').map_while(Result::ok) {
-            seen += u64::from(promised.learn(&String::from_utf8_lossy(&line)));
-            if seen == enough {
+            let is_promise = promised.learn(&String::from_utf8_lossy(&line));
+            seen += u64::from(is_promise);
+            // Once: what comes behind it need not be a promise.
+            if is_promise && seen == enough {
                 kill(&mut child);
             }
         }
