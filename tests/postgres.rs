@@ -5,6 +5,8 @@
 
 #[path = "postgres/backup.rs"]
 mod backup;
+#[path = "postgres/calls.rs"]
+mod calls;
 #[path = "postgres/check.rs"]
 mod check;
 #[path = "postgres/conformance.rs"]
