@@ -170,6 +170,8 @@ pub(crate) fn restore(
         notices.extend(admit_keys(config, &*secrets, &read, wish)?);
     }
     data_dir::make(data_dir)?;
+    // One that was there before, with the keys put into it, may be open to other users.
+    notices.extend(data_dir::tighten(data_dir)?);
     let mut admit = |kept: &Kept| match kept.is_populated {
         true => Err(ImportError::NotEmpty.to_string()),
         false => Ok(()),

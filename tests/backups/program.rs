@@ -118,6 +118,9 @@ async fn what_a_backup_brings_back_is_cut_off_unless_the_operator_refuses_that()
         let restored = beside(folder, &SECRETS);
         let done = offline(restored.path(), arguments);
         assert!(done.status.success(), "{}", said(&done));
+        // It was made by hand, for the keys.
+        let mode = fs::metadata(restored.path().join("data")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "other users could read what was restored");
         let twice = offline(restored.path(), arguments);
         assert!(!twice.status.success() && said(&twice).contains("not empty"), "{}", said(&twice));
         let program = Program::start(restored.path());

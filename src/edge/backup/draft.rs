@@ -32,6 +32,10 @@ impl BackupDraft {
             return Err(is_there(file));
         }
         for draft in drafts(file) {
+            // No pipe, which would be waited for.
+            if !draft.symlink_metadata().is_ok_and(|left| left.is_file()) {
+                continue;
+            }
             let Ok(left) = File::open(&draft) else { continue };
             match left.try_lock() {
                 Ok(()) => {
@@ -193,6 +197,17 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn a_pipe_with_the_name_of_a_draft_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("one.palisade");
+        let pipe = folder.path().join("one.palisade.00112233.part");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(drafts(&file), [pipe.clone()]);
+        BackupDraft::begin(&file).unwrap().publish().unwrap();
+        assert!(file.exists() && pipe.exists());
     }
 
     #[test]

@@ -318,6 +318,10 @@ fn read_file(
 ) -> Result<Reading, JournalError> {
     let fault = |what: String| JournalError { file: file.to_owned(), what };
     let failed = |error: io::Error| fault(error.to_string());
+    // A pipe that nothing writes into would hold up a start for ever.
+    if !fs::metadata(file).map_err(failed)?.is_file() {
+        return Err(fault("it is no file, and so no journal of ends".to_owned()));
+    }
     let mut text = BufReader::new(File::open(file).map_err(failed)?);
     let mut head: Option<Head> = None;
     let mut line = Vec::new();
@@ -416,6 +420,16 @@ mod tests {
         let foreign = ends_in(&folder, &keys(2)).unwrap_err().to_string();
         assert!(foreign.contains("and not this one"), "{foreign}");
         assert!(EndsJournal::open(&folder, keys(2)).is_err());
+    }
+
+    /// A start that reads the folder would wait for a writer otherwise.
+    #[test]
+    fn a_pipe_among_the_journals_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("ends-1-00.jsonl");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let refused = EndsJournal::open(folder.path(), keys(1)).err().unwrap().to_string();
+        assert!(refused.contains("ends-1-00.jsonl") && refused.contains("it is no file"), "{refused}");
     }
 
     #[test]

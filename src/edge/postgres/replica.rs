@@ -40,6 +40,8 @@ pub(super) const PARTS: u32 = 5;
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long one page of the set, or a registration, may take.
 pub(super) const CALL: Duration = Duration::from_secs(10);
+/// Each such failure in a row to register is told: about one a minute, by the longest pause.
+const TELL_EVERY: u32 = 30;
 /// How many former registrations of this process are remembered, to be removed with the next one.
 const FORMER: usize = 16;
 
@@ -243,7 +245,7 @@ impl Inner {
                     tracing::warn!("the other replicas have counted this one as gone; it registers again");
                 }
                 RegistrationEnd::Failed(error) => {
-                    match failures {
+                    match failures % TELL_EVERY {
                         0 => {
                             tracing::warn!(%error, "this replica could not register with the database; it is tried again")
                         }
