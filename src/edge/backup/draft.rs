@@ -205,7 +205,7 @@ mod tests {
         let file = folder.path().join("one.palisade");
         let pipe = folder.path().join("one.palisade.00112233.part");
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        assert_eq!(drafts(&file), [pipe.clone()]);
+        assert_eq!(drafts(&file), std::slice::from_ref(&pipe));
         BackupDraft::begin(&file).unwrap().publish().unwrap();
         assert!(file.exists() && pipe.exists());
     }
