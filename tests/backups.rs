@@ -56,7 +56,7 @@ fn written(records: &[VersionedRecord], keys: &InstallationKeys, recipients: &[S
 }
 
 fn check(bytes: &[u8]) -> Result<CheckedBackup, BackupError> {
-    reader::check(bytes, &mut |_| ())
+    reader::check(bytes, &mut |_| (), &mut |_, _| ())
 }
 
 async fn all_records() -> Vec<VersionedRecord> {
@@ -228,7 +228,7 @@ const RECIPIENT: &str = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73e
 
 fn decrypted(bytes: Vec<u8>, identity: &str) -> Result<CheckedBackup, BackupError> {
     let identities = sealed::identities(identity)?;
-    reader::check(sealed::open(std::io::Cursor::new(bytes), &identities)?, &mut |_| ())
+    reader::check(sealed::open(std::io::Cursor::new(bytes), &identities)?, &mut |_| (), &mut |_, _| ())
 }
 
 #[tokio::test]

@@ -6,19 +6,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use sha2::{Digest, Sha256};
 
 use super::backup::{SECRETS, kind};
-use super::stores::{self, OpenStore};
+use super::stores::{self, CountedRecords, OpenStore};
 use crate::config::{Config, StoreUrl};
 use crate::edge::data_dir;
 use crate::edge::own_secrets::file_name;
 use crate::edge::store::Doubts;
 use palisade_core::domain::account::UserId;
-use palisade_core::ports::{
-    OwnSecret, Record, RecordKind, RecordSource, RecordsOf, SecretStore, Store, StoreError, VersionedRecord,
-};
+use palisade_core::ports::{OwnSecret, Record, RecordKind, RecordsOf, SecretStore, Store, VersionedRecord};
 
 /// What a migration came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,37 +199,15 @@ async fn fill(
     told: &mut (dyn FnMut(&'static str, u64) + Send),
 ) -> Result<u64, String> {
     let begun = target.import_begun().await.map_err(|error| error.to_string())?;
-    let mut records = Copied { source: RecordsOf::new(source), told, records: 0 };
+    let mut records = CountedRecords { source: RecordsOf::new(source), what: "copied", told, records: 0 };
     let outcome = match begun {
         Some(_) => target.resume_import(&mut records).await,
-        None => {
-            let first = target.records(None, 1).await.map_err(|error| error.to_string())?;
-            // A try that was killed behind its last record: the comparison tells.
-            if !first.records.is_empty() {
-                return Ok(0);
-            }
-            target.import(&mut records).await
-        }
+        // A try that was killed behind its last record: the comparison tells.
+        None if !is_empty(target).await? => return Ok(0),
+        None => target.import(&mut records).await,
     };
     outcome.map_err(|error| format!("the records could not be copied: {error}"))?;
     Ok(begun.unwrap_or(0))
-}
-
-/// The records of the source, told of as they are copied.
-struct Copied<'a, 't> {
-    source: RecordsOf<'a>,
-    told: &'t mut (dyn FnMut(&'static str, u64) + Send),
-    records: u64,
-}
-
-#[async_trait]
-impl RecordSource for Copied<'_, '_> {
-    async fn next_page(&mut self) -> Result<Vec<VersionedRecord>, StoreError> {
-        let page = self.source.next_page().await?;
-        self.records += page.len() as u64;
-        (self.told)("copied", self.records);
-        Ok(page)
-    }
 }
 
 /// What tells one record from every other: its kind, and a part of the hash of all that it says.

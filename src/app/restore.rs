@@ -1,12 +1,9 @@
 //! Restoring a backup into an empty store, and looking at one without a store.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use async_trait::async_trait;
 
 use super::needed_keys::{self, ReadBackup};
-use super::stores::{self, OpenStore};
+use super::stores::{self, CountedRecords, OpenStore};
 use super::{accounts, backup};
 use crate::config::{Config, StoreUrl};
 use crate::edge::backup::journal::{self, ReadJournal};
@@ -18,7 +15,7 @@ use crate::edge::data_dir;
 use crate::edge::store::{Doubts, Kept};
 use palisade_core::domain::ends::Ends;
 use palisade_core::domain::time::UnixTime;
-use palisade_core::ports::{Clock, ImportError, RecordSource, SecretStore, StoreError, VersionedRecord};
+use palisade_core::ports::{Clock, ImportError, SecretStore};
 use palisade_core::service::restore::{Cutoff, RestoreCounts, Restored};
 
 /// What a restore is asked for.
@@ -65,20 +62,6 @@ pub(crate) struct RestoreReport {
 ///
 /// # Errors
 /// What is wrong with it, and where; as one printable text.
-pub(crate) fn check(
-    file: &Path,
-    identity: Option<&Path>,
-    told: &mut dyn FnMut(u64),
-) -> Result<CheckedBackup, String> {
-    let opened = BackupFile::open(file, identity)?;
-    let checked = opened.once().and_then(|input| reader::check(input, told));
-    checked.map_err(|error| format!("{}: {error}", file.display()))
-}
-
-/// Reads a backup to its end, with the gateway's secrets in it. Blocks. Needs no store.
-///
-/// # Errors
-/// As [`check`].
 pub(crate) fn read(
     file: &Path,
     identity: Option<&Path>,
@@ -94,11 +77,10 @@ fn with_secrets(
     told: &mut dyn FnMut(u64),
 ) -> Result<ReadBackup, BackupError> {
     let (mut secrets, mut unknown) = (Vec::new(), Vec::new());
-    let checked =
-        reader::check_with_secrets(input, told, &mut |name, content| match needed_keys::named(&name) {
-            Some(secret) => secrets.push((secret, content)),
-            None => unknown.push(name),
-        })?;
+    let checked = reader::check(input, told, &mut |name, content| match needed_keys::named(&name) {
+        Some(secret) => secrets.push((secret, content)),
+        None => unknown.push(name),
+    })?;
     Ok(ReadBackup { checked, secrets, unknown })
 }
 
@@ -184,13 +166,10 @@ pub(crate) fn restore(
     let reader = file.from_start().and_then(BackupReader::begin);
     let mut source = reader.and_then(|reader| BackupRecords::of(reader, checked)).map_err(fault)?;
     notices.extend(put_secrets(&*secrets, &read)?);
-    let mut restored = Restored::new(&mut source, ends, cutoff);
-    let store = Arc::clone(&opened.store);
-    let outcome = runtime.block_on(async {
-        let mut told = Told { source: &mut restored, told, records: 0 };
-        store.import(&mut told).await.map_err(|error| error.to_string())
-    });
-    let counts = restored.counts();
+    let restored = Restored::new(&mut source, ends, cutoff);
+    let mut restored = CountedRecords { source: restored, what: "restored", told, records: 0 };
+    let outcome = runtime.block_on(opened.store.import(&mut restored)).map_err(|error| error.to_string());
+    let counts = restored.source.counts();
     drop(opened);
     if let Err(error) = outcome {
         let why = source.fault().map_or(error, ToString::to_string);
@@ -263,23 +242,6 @@ fn admit_keys(
         ));
     }
     Ok(notices)
-}
-
-/// A source whose pages are told of.
-struct Told<'a, 'r, 't> {
-    source: &'a mut Restored<'r>,
-    told: &'t mut (dyn FnMut(&'static str, u64) + Send),
-    records: u64,
-}
-
-#[async_trait]
-impl RecordSource for Told<'_, '_, '_> {
-    async fn next_page(&mut self) -> Result<Vec<VersionedRecord>, StoreError> {
-        let page = self.source.next_page().await?;
-        self.records += page.len() as u64;
-        (self.told)("restored", self.records);
-        Ok(page)
-    }
 }
 
 /// Refuses a backup of another installation, unless the operator takes it.

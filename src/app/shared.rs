@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::options::Options;
 use super::shared_backend::{SharedBackend, replica_name};
@@ -22,6 +22,7 @@ use crate::edge::postgres::{PostgresStore, migrations, server};
 use crate::edge::store::Kept;
 use crate::edge::vault::VaultKeyRing;
 use palisade_core::ports::{Records as _, ReplicaMeter, SecretStore, Store, StoreError};
+use palisade_core::service::outage::Outage;
 
 /// How one of the servers of the store is connected to.
 ///
@@ -185,9 +186,8 @@ pub(super) async fn open(
     })
 }
 
-/// How long it is waited before a database that was away is tried again, and how often that is told.
+/// How long it is waited before a database that was away is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
-const TELL_AGAIN: Duration = Duration::from_secs(30);
 
 /// Opens the store. Waits for a database that is away: what starts together with it, or while it fails over, need not be
 /// started again.
@@ -195,16 +195,15 @@ async fn opened(
     connection: PostgresSettings,
     failed: &(dyn Fn(&dyn std::fmt::Display) -> String + Sync),
 ) -> Result<Arc<PostgresStore>, String> {
-    let mut told: Option<Instant> = None;
+    let outage = Outage::new("the start waits for the database");
     loop {
-        let error = match Box::pin(PostgresStore::open(connection.clone())).await {
-            Ok(store) => return Ok(store),
-            Err(error) if error.is_passing() => failed(&error),
+        match Box::pin(PostgresStore::open(connection.clone())).await {
+            Ok(store) => {
+                outage.succeeded();
+                return Ok(store);
+            }
+            Err(error) if error.is_passing() => outage.failed(&failed(&error)),
             Err(error) => return Err(failed(&error)),
-        };
-        if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) {
-            told = Some(Instant::now());
-            tracing::warn!("{error}. The start waits for the database");
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use super::shared;
 use crate::config::{Config, StoreUrl};
 use crate::edge::own_secrets::FolderSecrets;
 use crate::edge::postgres::PostgresStore;
 use crate::edge::store::{self, Doubts, Kept, SledStore};
-use palisade_core::ports::{SecretStore, Store};
+use palisade_core::ports::{RecordSource, SecretStore, Store, StoreError, VersionedRecord};
 
 /// The store, closed again with this value.
 pub(super) struct OpenStore {
@@ -56,6 +58,24 @@ impl OpenStore {
 impl Drop for OpenStore {
     fn drop(&mut self) {
         (self.close)();
+    }
+}
+
+/// A source whose records are told of, by this word for what becomes of them, as they come.
+pub(super) struct CountedRecords<'t, S> {
+    pub(super) source: S,
+    pub(super) what: &'static str,
+    pub(super) told: &'t mut (dyn FnMut(&'static str, u64) + Send),
+    pub(super) records: u64,
+}
+
+#[async_trait]
+impl<S: RecordSource> RecordSource for CountedRecords<'_, S> {
+    async fn next_page(&mut self) -> Result<Vec<VersionedRecord>, StoreError> {
+        let page = self.source.next_page().await?;
+        self.records += page.len() as u64;
+        (self.told)(self.what, self.records);
+        Ok(page)
     }
 }
 

@@ -13,6 +13,7 @@ use super::token_inspect::moment;
 use super::{admin, check};
 use crate::app::needed_keys::ReadBackup;
 use crate::app::{backup, restore};
+use crate::config::Config;
 use crate::edge::backup::{BackupDraft, CheckedBackup, NamedOutput, SignedBy};
 use palisade_core::ports::BackupRequest;
 
@@ -105,7 +106,7 @@ fn make(config: &Path, wish: &Make) -> Result<(), String> {
     draft.sync()?;
     // Only who holds the private key can read an encrypted one.
     if request.recipients.is_empty() {
-        restore::check(draft.path(), None, &mut |_| ())?;
+        restore::read(draft.path(), None, &mut |_| ())?;
     }
     draft.publish()?;
     tell(format_args!("{}: {said}", file.display()));
@@ -172,7 +173,8 @@ fn looked(look: &Look) -> Result<ReadBackup, String> {
 fn inspect(config: &Path, look: &Look) -> Result<String, String> {
     let backup = looked(look)?;
     // A backup is looked at on other machines, too.
-    let lacking = check::load(config).ok().map(|config| restore::lacking(&config, &backup));
+    let here = |config: Config| restore::lacking(&config, &backup).unwrap_or_else(|why| Some(vec![why]));
+    let lacking = check::load(config).ok().and_then(here);
     Ok(inspected(&backup.checked, lacking, &look.output))
 }
 
@@ -221,15 +223,8 @@ fn shown(backup: &CheckedBackup) -> Value {
     })
 }
 
-/// What a restore would lack here; `None`: there is no configuration that tells, or its secrets are in a database.
-type Lacking = Option<Result<Option<Vec<String>>, String>>;
-
-fn inspected(backup: &CheckedBackup, lacking: Lacking, output: &Output) -> String {
-    let lacking = match lacking {
-        Some(Ok(lacking)) => lacking,
-        Some(Err(why)) => Some(vec![why]),
-        None => None,
-    };
+/// `lacking`: what a restore would lack here; `None`: there is no configuration that tells, or its secrets are in a database.
+fn inspected(backup: &CheckedBackup, lacking: Option<Vec<String>>, output: &Output) -> String {
     if output.json {
         let mut value = shown(backup);
         value["lacking_here"] = json!(lacking);

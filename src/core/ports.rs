@@ -8,6 +8,7 @@ mod browser;
 mod commits;
 mod connections;
 mod door;
+mod failure;
 mod feed;
 mod fetch;
 mod formats;
@@ -38,6 +39,7 @@ pub use self::connections::{
     ProviderCall, ProviderFault, ProviderInfo, Providers, Vault, VaultError, Webhook,
 };
 pub use self::door::{Assertion, Assertions, Door, DoorFault, DoorRequest, DoorResponse};
+pub use self::failure::StoreError;
 pub use self::feed::{Confirmation, FeedSink, ReplicaMeter, Unmeasured};
 pub use self::fetch::{Fetch, FetchError, FetchRequest, Fetched, FormAuth, PostForm};
 pub use self::formats::{OlderReplica, RecordFormats, ReplicaFormats, check_formats, written_format};
@@ -56,9 +58,7 @@ pub use self::records::{
 pub use self::secrets::{
     KeptSecret, OwnSecret, Replaced, SecretRevision, SecretSealer, SecretStore, SecretStoreError,
 };
-pub use self::store::{
-    Change, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, Store, StoreError,
-};
+pub use self::store::{Change, EVENTS_KEPT, GIVEN_UP_LIFE, GONE_EVENTS_LIFE, STRANGERS_EVENTS_KEPT, Store};
 pub use self::tokens::{
     AccessGrant, FirstVerified, IssuerClocks, KeyInfo, KeyState, Keys, OwnCredentials, Revocations,
     SignError, Signed, Signer, Standing, Verified, Verifier,

@@ -10,6 +10,7 @@ pub mod connection_fakes;
 pub mod connections_world;
 pub mod crash;
 pub mod fakes;
+pub mod folders;
 pub mod lease_conformance;
 pub mod note_conformance;
 pub mod note_fakes;

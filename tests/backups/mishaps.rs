@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use palisade_testing::folders::names_in;
 use serde_json::{Value, json};
 
 use super::program::{SECRETS, account, beside, config, mint, offline, said};
@@ -13,8 +14,7 @@ use crate::support::binary::{Program, palisade, run};
 
 /// The names in a folder that begin like this.
 fn names(folder: &Path, begin: &str) -> Vec<String> {
-    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.starts_with(begin)).collect()
+    names_in(folder).into_iter().filter(|name| name.starts_with(begin)).collect()
 }
 
 /// A folder with a gateway that has an account.

@@ -9,11 +9,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::commits::until;
-use super::place::{prepared, settings, value};
-
-/// How many wait for a lock that commits hold, or that holds commits up.
-const WAITING: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
-                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+use super::place::{HELD_UP, prepared, settings, value};
 
 async fn calls() -> (Database, Client, FeedDatabase) {
     let database = prepared(Cluster::shared()).await;
@@ -100,7 +96,7 @@ async fn a_store_is_closed_once_no_commit_and_no_registration_is_under_way() {
     let watcher = database.client().await;
     tokio::select! {
         closed = &mut closing => panic!("it was closed beside a commit: {closed:?}"),
-        () = until(&watcher, WAITING, "1") => {}
+        () = until(&watcher, HELD_UP, "1") => {}
     }
     // Behind the one that waits to close it.
     let call = registration(Uuid::now_v7());
@@ -108,7 +104,7 @@ async fn a_store_is_closed_once_no_commit_and_no_registration_is_under_way() {
     tokio::pin!(registering);
     tokio::select! {
         registered = &mut registering => panic!("it was registered while the store was being closed: {registered:?}"),
-        () = until(&watcher, WAITING, "2") => {}
+        () = until(&watcher, HELD_UP, "2") => {}
         closed = &mut closing => panic!("it was closed beside a commit: {closed:?}"),
     }
     client.batch_execute("COMMIT").await.unwrap();

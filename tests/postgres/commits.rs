@@ -20,7 +20,7 @@ use palisade_testing::postgres::{Cluster, Database, Pooler, Way, Wire};
 use tokio::sync::Notify;
 use tokio_postgres::Client;
 
-use crate::place::{self, PATIENCE, settings_at, value};
+use crate::place::{self, HELD_UP, PATIENCE, settings_at, value};
 
 /// A writer of its own beside others, as one gateway has it.
 async fn writer(settings: &PostgresSettings, lanes: usize) -> CommitWriter {
@@ -518,11 +518,9 @@ async fn a_store_that_is_closed_takes_no_commit() {
     let made = writer.commit(vec![revoked("t")]);
     tokio::pin!(made);
     let watcher = database.client().await;
-    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
     tokio::select! {
         made = made.as_mut() => panic!("{made:?}"),
-        () = until(&watcher, waits, "1") => {}
+        () = until(&watcher, HELD_UP, "1") => {}
     }
     client.batch_execute("COMMIT").await.unwrap();
     soon(made).await.unwrap();

@@ -25,7 +25,7 @@ use palisade_testing::postgres::{Cluster, Database};
 use palisade_testing::transfer::{self, Pages, Whole};
 use uuid::Uuid;
 
-use super::place::{Place, open, settings};
+use super::place::{HELD_UP, Place, open, settings};
 
 async fn fresh() -> Place {
     Place::of(&Cluster::shared().database().await)
@@ -177,9 +177,7 @@ async fn a_walk_is_of_the_state_between_two_commits() {
     client.batch_execute(under_way).await.unwrap();
     let walking = Arc::clone(&store);
     let walk = tokio::spawn(async move { transfer::exported(&*walking).await.len() });
-    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
-                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    while theirs.query_one(waits, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+    while theirs.query_one(HELD_UP, &[]).await.unwrap().get::<_, i64>(0) == 0 {
         tokio::task::yield_now().await;
     }
     client.batch_execute("COMMIT").await.unwrap();

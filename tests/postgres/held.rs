@@ -53,24 +53,33 @@ fn revoked(jti: &str) -> Change {
     Change::Revoke(revocation(token(jti), 1, 1 << 40))
 }
 
-async fn three(database: &Database) -> [Arc<Member>; 3] {
-    [
-        Arc::new(Member::new(database, "a").await),
-        Arc::new(Member::new(database, "b").await),
-        Arc::new(Member::new(database, "c").await),
-    ]
+/// Three replicas, and a database that holds the commit that takes position 1 of the feed.
+struct Feeding {
+    database: Database,
+    members: [Arc<Member>; 3],
+    hold: Hold,
+    watcher: Client,
+}
+
+impl Feeding {
+    async fn begin() -> Feeding {
+        let database = prepared(Cluster::shared()).await;
+        let members = [
+            Arc::new(Member::new(&database, "a").await),
+            Arc::new(Member::new(&database, "b").await),
+            Arc::new(Member::new(&database, "c").await),
+        ];
+        let hold = Hold::before(&database, "INSERT ON palisade.feed", "NEW.position = 1").await;
+        let watcher = database.client().await;
+        Feeding { database, members, hold, watcher }
+    }
 }
 
 /// Position 1 is taken, and not committed yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_later_number_waits_for_an_earlier_one_that_is_not_committed() {
-    let database = prepared(Cluster::shared()).await;
-    let members = three(&database).await;
+    let Feeding { database, members, hold, watcher } = Feeding::begin().await;
     let [a, b, c] = members.clone();
-    let (hold, watcher) = (
-        Hold::before(&database, "INSERT ON palisade.feed", "NEW.position = 1").await,
-        database.client().await,
-    );
     let first = tokio::spawn(async move { a.revoke("first").await });
     until(&watcher, HELD, "1").await;
     let mut second = tokio::spawn(async move { b.revoke("second").await });
@@ -101,13 +110,8 @@ async fn a_later_number_waits_for_an_earlier_one_that_is_not_committed() {
 /// Position 1 is taken by a transaction that is taken back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_number_whose_transaction_is_taken_back_is_the_next_ones() {
-    let database = prepared(Cluster::shared()).await;
-    let members = three(&database).await;
+    let Feeding { database, members, hold, watcher } = Feeding::begin().await;
     let [a, b, c] = members.clone();
-    let (hold, watcher) = (
-        Hold::before(&database, "INSERT ON palisade.feed", "NEW.position = 1").await,
-        database.client().await,
-    );
     let first = tokio::spawn(async move { a.writer.commit(vec![revoked("first")]).await });
     until(&watcher, HELD, "1").await;
     let second = tokio::spawn(async move { b.revoke("second").await });

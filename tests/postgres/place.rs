@@ -76,6 +76,10 @@ pub async fn prepared(cluster: &Cluster) -> Database {
     database
 }
 
+/// How many wait for a lock that commits hold, or that holds commits up.
+pub const HELD_UP: &str = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+                           AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
 /// The first value of a query, as text.
 pub async fn value(client: &Client, sql: &str) -> String {
     let messages = client.simple_query(sql).await.unwrap();

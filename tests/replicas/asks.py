@@ -12,6 +12,8 @@ NUMBERS = itertools.count(1)
 HOST = "gate.test"
 # How the name of the session cookie begins a credential that is one.
 COOKIE = "palisade="
+# Of every account.
+PASSWORD = "Correct horse 42 staple"
 
 
 @dataclass
@@ -155,3 +157,18 @@ class KeptConnections:
 async def operate(gateway, method, path, body=None, **options):
     """A request of the operator."""
     return await ask(gateway.admin, method, path, ADMIN_TOKEN, body, **options)
+
+
+async def made_account(replica, email, **more):
+    """An account whose address is verified."""
+    body = {"email": email, "password": PASSWORD, "email_verified": True, **more}
+    made = await operate(replica, "POST", "/admin/v1/users", body)
+    assert made.status == 201, made
+    return made.json()
+
+
+async def signed_in(replica, email):
+    """What signing in there gives."""
+    answer = await ask(replica.listen, "POST", "/auth/login", body={"email": email, "password": PASSWORD})
+    assert answer.status == 200, answer
+    return answer.json()

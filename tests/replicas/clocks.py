@@ -15,7 +15,7 @@ import time
 import uuid
 
 import machines
-from asks import ask, operate
+from asks import ask, made_account, operate, signed_in
 from machines import now
 
 LEEWAY = 60  # seconds, of tokens.leeway
@@ -112,9 +112,9 @@ async def apart(run, options, folder, preload, offsets):
             shown = (await operate(replica, "GET", "/admin/v1/clock")).json()
             moved = shown["wall"] - time.time()
             assert abs(moved - offsets[replica.name]) < 3, f"{replica.name} is {moved:.0f}s off, not {offsets[replica.name]}s"
-        await revoked_everywhere(run, world, offsets)
-        await theirs_revoked_everywhere(run, world, offsets, issuer)
-        await repeated(run, world, offsets)
+        await revoked_everywhere(world, offsets)
+        await theirs_revoked_everywhere(world, offsets, issuer)
+        await repeated(world, offsets)
         for replica in world.replicas:
             world.said(f"{replica.name}, at {offsets[replica.name]:+d}s, says of its clock: {await told(replica)}")
     finally:
@@ -135,22 +135,15 @@ async def told(replica):
     return f"{', '.join(values)}, /readyz {ready.status}, {len(lines)} warnings, {len(found)} lines of `check --connect`"
 
 
-async def sign_in(run, replica, email):
-    answer = await ask(replica.listen, "POST", "/auth/login", body={"email": email, "password": run.load.PASSWORD})
-    assert answer.status == 200, answer
-    return answer.json()
-
-
-async def revoked_everywhere(run, world, offsets):
+async def revoked_everywhere(world, offsets):
     """Every kind of revocation, asked of each replica, of tokens that each has signed."""
     admitted, refused_before, late, count = 0, {}, [], 0
     for signer, writer, kind in itertools.product(world.replicas, world.replicas, KINDS):
         count += 1
         email = f"{signer.name}-{writer.name}-{kind}@example.com"
-        made = await operate(writer, "POST", "/admin/v1/users", {"email": email, "password": run.load.PASSWORD, "email_verified": True})
-        assert made.status == 201, made
-        granted = await sign_in(run, signer, email)
-        token, subject = granted["access_token"], made.json()["id"]
+        subject = (await made_account(writer, email))["id"]
+        granted = await signed_in(signer, email)
+        token = granted["access_token"]
         for replica in world.replicas:
             answer = await ask(replica.listen, "GET", "/", token)
             ahead = offsets[signer.name] - offsets[replica.name]
@@ -190,14 +183,13 @@ async def revoke(writer, kind, token, subject):
     return await operate(writer, "POST", "/admin/v1/revocations", body)
 
 
-async def repeated(run, world, offsets):
+async def repeated(world, offsets):
     """One refresh token at two replicas at once, as of a browser with two tabs."""
     email, ended, tries = "tabs@example.com", [], 0
-    made = await operate(world.replicas[0], "POST", "/admin/v1/users", {"email": email, "password": run.load.PASSWORD, "email_verified": True})
-    assert made.status == 201, made
+    await made_account(world.replicas[0], email)
     for first, second in itertools.permutations(world.replicas, 2):
         tries += 1
-        body = {"refresh_token": (await sign_in(run, first, email))["refresh_token"]}
+        body = {"refresh_token": (await signed_in(first, email))["refresh_token"]}
         answers = [await ask(replica.listen, "POST", "/auth/refresh", body=body) for replica in (first, second)]
         assert answers[0].status == 200 and answers[1].status in (200, 401), answers
         successors = {answer.json()["refresh_token"] for answer in answers if answer.status == 200}
@@ -210,7 +202,7 @@ async def repeated(run, world, offsets):
                + (f" ({', '.join(ended)})" if ended else ""))
 
 
-async def theirs_revoked_everywhere(run, world, offsets, issuer):
+async def theirs_revoked_everywhere(world, offsets, issuer):
     """Tokens of an issuer whose clock is right, ended by its subject: by a moment, since those carry no version of ours."""
     late, count = [], 0
     for writer in world.replicas:

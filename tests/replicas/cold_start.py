@@ -5,7 +5,7 @@ import collections
 import re
 from pathlib import Path
 
-from asks import ask, operate
+from asks import ask, made_account, operate, signed_in
 from machines import now
 
 ISSUER = "http://gate.test"
@@ -32,12 +32,8 @@ async def story(run, options, folder):
         one, two, three = world.replicas
 
         async def token_of(email):
-            account = {"email": email, "password": run.load.PASSWORD, "email_verified": True}
-            made = await operate(one, "POST", "/admin/v1/users", account)
-            assert made.status == 201, made
-            answer = await ask(two.listen, "POST", "/auth/login", body={"email": email, "password": run.load.PASSWORD})
-            assert answer.status == 200, answer
-            return answer.json()["access_token"]
+            await made_account(one, email)
+            return (await signed_in(two, email))["access_token"]
 
         kept, ended = await token_of("kept@example.com"), await token_of("ended@example.com")
         # Of the kind that is read behind all single tokens.

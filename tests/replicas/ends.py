@@ -2,11 +2,10 @@
 
 import asyncio
 
-from asks import HOST, ask, operate
+from asks import HOST, PASSWORD, ask, operate
 from checker import Refresh, Revocation
 from machines import now
 
-PASSWORD = "Correct horse 42 staple"
 # When the tokens of a revocation are tried again, in seconds from its acknowledgement.
 AFTER = (0, 0.02, 0.1, 0.3, 0.7, 1.5, 3, 6)
 # How long one may take: a lease of each replica that does not answer.

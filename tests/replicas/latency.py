@@ -3,7 +3,6 @@
 import asyncio
 
 from asks import ask, operate
-from machines import now
 
 
 async def story(run, options, folder):

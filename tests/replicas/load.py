@@ -7,9 +7,9 @@ import base64
 import json
 import random
 
-from asks import COOKIE, HOST, KeptConnections, ask, operate
+from asks import COOKIE, HOST, PASSWORD, KeptConnections, ask, operate
 from checker import Refresh, Request, Write
-from ends import PASSWORD, Ends
+from ends import Ends
 from machines import now
 from wires import HEARS, wire
 

@@ -10,7 +10,7 @@ import subprocess
 import urllib.parse
 
 import mutations
-from asks import ask, operate
+from asks import ask, made_account, signed_in
 from machines import now
 
 CALLERS = 1000
@@ -118,10 +118,8 @@ async def told(run, options, folder, mutate=None):
         await world.start()
         one, two, _ = world.replicas
         email = "ann@example.com"
-        made = await operate(one, "POST", "/admin/v1/users", {"email": email, "password": run.load.PASSWORD, "email_verified": True})
-        assert made.status == 201, made
-        signed_in = await ask(one.listen, "POST", "/auth/login", body={"email": email, "password": run.load.PASSWORD})
-        token = signed_in.json()["access_token"]
+        await made_account(one, email)
+        token = (await signed_in(one, email))["access_token"]
 
         async def connected(expires_in):
             begun = await ask(one.listen, "POST", "/auth/connections", token, {"provider": "shop"})

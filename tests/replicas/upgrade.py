@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import machines
-from asks import ask, operate
+from asks import PASSWORD, ask, made_account
 from machines import now
 
 # The balancer looks every 200 ms and turns away after two refusals.
@@ -44,9 +44,7 @@ async def story(run, options, folder):
         await world.start()
         balancer = machines.Balancer(folder, world.replicas)
         email = "ann@example.com"
-        made = await operate(world.replicas[0], "POST", "/admin/v1/users", {
-            "email": email, "password": run.load.PASSWORD, "name": "Ann", "email_verified": True})
-        assert made.status == 201, made
+        await made_account(world.replicas[0], email, name="Ann")
         end = now() + 30
         while (await ask(balancer.address, "GET", "/")).status != 401:
             assert now() < end, "the balancer does not serve"
@@ -63,7 +61,7 @@ async def story(run, options, folder):
 
         async def person():
             while not ends:
-                answer = await step("login", 200, "POST", "/auth/login", None, {"email": email, "password": run.load.PASSWORD})
+                answer = await step("login", 200, "POST", "/auth/login", None, {"email": email, "password": PASSWORD})
                 if answer.status != 200:
                     continue
                 for _ in range(4):

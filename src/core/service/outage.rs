@@ -1,7 +1,6 @@
 //! What fails again and again, told to the log without filling it: when it begins, once a minute while it lasts, and when
 //! it is over.
 
-use std::borrow::Cow;
 use std::fmt::Display;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +13,7 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 /// One thing that may fail, such as the work of one background worker.
 pub struct Outage {
     /// What happens, or does not, while it fails.
-    words: Cow<'static, str>,
+    words: String,
     failing: Mutex<Option<Failing>>,
 }
 
@@ -35,16 +34,11 @@ enum OutageNews {
 }
 
 impl Outage {
-    /// `words`: what an operator is told, as a sentence.
+    /// `words`: what an operator is told, as a sentence. Where nothing says that it is over, that is so once it has not
+    /// failed for a minute.
     #[must_use]
     pub fn new(words: impl Into<String>) -> Outage {
-        Outage { words: Cow::Owned(words.into()), failing: Mutex::new(None) }
-    }
-
-    /// One for the whole process. Where nothing says that it is over, that is so once it has not failed for a minute.
-    #[must_use]
-    pub const fn of_process(words: &'static str) -> Outage {
-        Outage { words: Cow::Borrowed(words), failing: Mutex::new(None) }
+        Outage { words: words.into(), failing: Mutex::new(None) }
     }
 
     /// It has failed.

@@ -1,6 +1,7 @@
 //! What a caller is told when an account's request is not done: one exhaustive match. The codes are
 //! stable, and every one is in the description of the API ([`told`]).
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,8 +17,8 @@ use palisade_core::service::accounts::{AccountError, Ways};
 use palisade_core::service::outage::Outage;
 
 /// A line for each request would fill the log while a database is away, at the pleasure of those who ask.
-static UNAVAILABLE: Outage =
-    Outage::of_process("the store does not answer, and requests that need it get a 503");
+static UNAVAILABLE: LazyLock<Outage> =
+    LazyLock::new(|| Outage::new("the store does not answer, and requests that need it get a 503"));
 
 /// Tells the log why a request was refused.
 pub(super) fn log_store(error: &StoreError) {

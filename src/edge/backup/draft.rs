@@ -188,16 +188,9 @@ fn drafts(file: &Path) -> Vec<PathBuf> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use super::*;
+    use palisade_testing::folders::names_in;
 
-    fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
+    use super::*;
 
     #[test]
     fn a_pipe_with_the_name_of_a_draft_is_not_waited_for() {
@@ -219,7 +212,7 @@ mod tests {
         draft.sync().unwrap();
         assert!(!file.exists());
         draft.publish().unwrap();
-        assert_eq!(names(folder.path()), ["one.palisade"]);
+        assert_eq!(names_in(folder.path()), ["one.palisade"]);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(BackupDraft::begin(&file).err().unwrap().contains("replaces no file"));
         // One that appears meanwhile stays as it is, too.
@@ -228,7 +221,7 @@ mod tests {
         fs::write(&other, "first").unwrap();
         assert!(draft.publish().unwrap_err().contains("replaces no file"));
         assert_eq!(fs::read(&other).unwrap(), b"first");
-        assert_eq!(names(folder.path()), ["one.palisade", "two.palisade"]);
+        assert_eq!(names_in(folder.path()), ["one.palisade", "two.palisade"]);
         std::os::unix::fs::symlink("nowhere", folder.path().join("link")).unwrap();
         assert!(BackupDraft::begin(&folder.path().join("link")).is_err());
     }
@@ -246,7 +239,7 @@ mod tests {
         (&draft).write_all(b"whole").unwrap();
         draft.publish().unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"whole");
-        assert_eq!(names(folder.path()), ["one.palisade", "one.palisade.part", "other.0123abcd.part"]);
+        assert_eq!(names_in(folder.path()), ["one.palisade", "one.palisade.part", "other.0123abcd.part"]);
     }
 
     #[test]
@@ -260,6 +253,6 @@ mod tests {
         first.publish().unwrap();
         assert!(second.publish().unwrap_err().contains("replaces no file"));
         assert_eq!(fs::read(&file).unwrap(), b"first");
-        assert_eq!(names(folder.path()), ["one.palisade"]);
+        assert_eq!(names_in(folder.path()), ["one.palisade"]);
     }
 }

@@ -396,19 +396,12 @@ fn fill(input: &mut impl Read, bytes: &mut [u8]) -> std::io::Result<usize> {
     Ok(read)
 }
 
-/// Reads a backup to its end, and keeps nothing of it but what is known then. `told` is told of the records so far.
+/// Reads a backup to its end, and keeps nothing of it but what is known then. `told` is told of the records so far; `secret` is
+/// handed the secrets, by their names. They may be used once the backup is checked.
 ///
 /// # Errors
 /// [`BackupError`].
-pub fn check<R: Read>(input: R, told: &mut dyn FnMut(u64)) -> Result<CheckedBackup, BackupError> {
-    check_with_secrets(input, told, &mut |_, _| ())
-}
-
-/// The same; `secret` is handed the secrets, by their names. They may be used once the backup is checked.
-///
-/// # Errors
-/// [`BackupError`].
-pub fn check_with_secrets<R: Read>(
+pub fn check<R: Read>(
     input: R,
     told: &mut dyn FnMut(u64),
     secret: &mut dyn FnMut(String, Zeroizing<Vec<u8>>),

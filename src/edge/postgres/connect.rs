@@ -21,8 +21,8 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Notification, Row, Sim
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::failure::DatabaseFailure;
-use super::settings::driver_config;
 pub use super::settings::{CONNECT_TIMEOUT, PasswordSource, PostgresSettings};
+use super::settings::{driver_config, server_keepalive};
 use super::tls::DatabaseTls;
 
 /// How long a caller waits for a connection that others have.
@@ -34,10 +34,6 @@ pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many notifications wait for their reader. What comes beyond that is dropped: a notification is a hint, and its
 /// reader looks by itself as well.
 const NOTIFICATIONS: usize = 1024;
-/// What the server is told of its end of each connection. By its own defaults it keeps one that is cut for two hours, and
-/// a few cuts would take all its connections. Ignored for a Unix socket; behind a pooler it is of the pooler's connection.
-const SERVER_KEEPALIVE: &str = "SET tcp_keepalives_idle = 3; SET tcp_keepalives_interval = 1; SET tcp_keepalives_count = 3; \
-                                SET tcp_user_timeout = 5000";
 /// The earliest release of PostgreSQL, as `server_version_num` counts.
 const EARLIEST_SERVER: u32 = 14_00_00;
 
@@ -467,11 +463,12 @@ where
 }
 
 /// Whether the server is one that this program can use. Asks it to find out about a connection that is cut as soon as this end
-/// does ([`SERVER_KEEPALIVE`]). Also takes what a server says at the beginning of a connection
+/// does ([`server_keepalive`]). Also takes what a server says at the beginning of a connection
 /// away from the answer of the first message.
 async fn fits(session: &DatabaseSession) -> Result<(), DatabaseFailure> {
     let sql = format!(
-        "{SERVER_KEEPALIVE}; SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('server_encoding')"
+        "{}; SELECT pg_catalog.current_setting('server_version_num'), pg_catalog.current_setting('server_encoding')",
+        server_keepalive()
     );
     let (rows, _) = session.ask(&sql, CONNECT_TIMEOUT).await?;
     let row = rows.into_iter().next().unwrap_or_default();

@@ -88,7 +88,7 @@ impl DatabaseFailure {
             let classes = ["08", "53", "57P"];
             classes.iter().any(|class| state.starts_with(class))
                 || state == SqlState::READ_ONLY_SQL_TRANSACTION.code()
-                || state == SqlState::LOCK_NOT_AVAILABLE.code()
+                || state == LOCKED
         };
         match self.state.as_deref() {
             Some(state) => passes(state),

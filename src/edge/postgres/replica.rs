@@ -33,6 +33,7 @@ use super::kept::{Kept, Loading};
 use super::migrations::PROGRAM;
 use super::witness::{FeedWitness, WitnessFile};
 use palisade_core::ports::{FeedSink, RecordFormats, ReplicaFormats, StoreError};
+use palisade_core::service::outage::Outage;
 
 /// A confirmation is sent after this part of the lease.
 pub(super) const PARTS: u32 = 5;
@@ -40,8 +41,6 @@ pub(super) const PARTS: u32 = 5;
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How long one page of the set, or a registration, may take.
 pub(super) const CALL: Duration = Duration::from_secs(10);
-/// Each such failure in a row to register is told: about one a minute, by the longest pause.
-const TELL_EVERY: u32 = 30;
 /// How many former registrations of this process are remembered, to be removed with the next one.
 const FORMER: usize = 16;
 
@@ -99,6 +98,7 @@ pub(super) struct Inner {
     /// Rows of replicas that are gone are being taken off the list.
     pub(super) expiring: Arc<AtomicBool>,
     pub(super) witnessing: Arc<AtomicBool>,
+    registering: Outage,
 }
 
 impl Drop for ClusterReplica {
@@ -126,6 +126,7 @@ impl ClusterReplica {
             leaving: watch::Sender::new(false),
             expiring: Arc::default(),
             witnessing: Arc::default(),
+            registering: Outage::new("this replica cannot register with the database, which is tried again"),
         });
         let runs = Arc::clone(&inner);
         let task = tokio::spawn(async move { runs.run().await });
@@ -245,12 +246,7 @@ impl Inner {
                     tracing::warn!("the other replicas have counted this one as gone; it registers again");
                 }
                 RegistrationEnd::Failed(error) => {
-                    match failures % TELL_EVERY {
-                        0 => {
-                            tracing::warn!(%error, "this replica could not register with the database; it is tried again")
-                        }
-                        _ => tracing::debug!(%error, "this replica could not register with the database"),
-                    }
+                    self.registering.failed(&error);
                     self.state.send_if_modified(|state| {
                         let starting = matches!(state, ReplicaState::Starting(_));
                         if starting {
@@ -341,6 +337,7 @@ impl Inner {
             self.compare(place, &registered)?;
         }
         *witness = None;
+        self.registering.succeeded();
         self.saw(&registered.members);
         match &mut kept.followed {
             Some(followed) => match followed.take(&registered.news) {

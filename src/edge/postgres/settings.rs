@@ -17,6 +17,19 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(5);
 /// After which silence the kernel asks whether the other end is there, how often, and how many times.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(3), Duration::from_secs(1), 3);
 
+/// The same of the server's end of a connection, as SQL. By its own defaults it keeps one that is cut for two hours, and a few
+/// cuts would take all its connections. Ignored for a Unix socket; behind a pooler it is of the pooler's connection.
+pub(super) fn server_keepalive() -> String {
+    let (idle, interval, retries) = KEEPALIVE;
+    format!(
+        "SET tcp_keepalives_idle = {}; SET tcp_keepalives_interval = {}; SET tcp_keepalives_count = {retries}; \
+         SET tcp_user_timeout = {}",
+        idle.as_secs(),
+        interval.as_secs(),
+        UNACKNOWLEDGED.as_millis()
+    )
+}
+
 /// Where a password comes from. Asked at each new connection, so that one that was changed is taken up. The error is for
 /// an operator and names no part of the password.
 pub type PasswordSource = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;

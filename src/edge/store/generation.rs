@@ -215,6 +215,8 @@ fn absent(outcome: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use palisade_testing::folders::names_in;
+
     use super::*;
 
     fn zero(dir: &Path) {
@@ -223,15 +225,6 @@ mod tests {
         }
         fs::create_dir(dir.join("blobs")).unwrap();
         fs::write(dir.join("blobs/17"), "blob").unwrap();
-    }
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(dir)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
     }
 
     #[test]
@@ -257,8 +250,8 @@ mod tests {
         next.complete(dir).unwrap();
         assert_eq!(Generation::present(dir).unwrap(), next);
         next.remove_others(dir).unwrap();
-        assert_eq!(names(dir), ["store.07", "store.2", "store.backup", "vault.key"]);
-        assert_eq!(names(&next.folder), ["complete", "db"]);
+        assert_eq!(names_in(dir), ["store.07", "store.2", "store.backup", "vault.key"]);
+        assert_eq!(names_in(&next.folder), ["complete", "db"]);
         assert_eq!(Generation::present(dir).unwrap(), next);
     }
 

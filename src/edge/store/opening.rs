@@ -278,15 +278,7 @@ fn judge(
             return Err(OpenError::PartlyImported { dir: dir.to_owned() });
         }
         Ok((_, tally, kept)) => return Ok((tally, kept, doubts_about(trees, &tally, testimony))),
-        Err(
-            StoreError::Unavailable(why)
-            | StoreError::Unreadable(why)
-            | StoreError::Newer(why)
-            | StoreError::Closed(why),
-        ) => why,
-        // One process has the store to itself.
-        Err(StoreError::OlderReplica(why)) => why.to_string(),
-        Err(StoreError::EndsNotKept(why)) => why.to_string(),
+        Err(error) => StoreError::into_why(error),
     };
     Err(OpenError::corrupt(dir, format!("the file `{}` is damaged ({why})", trees.generation().name("db"))))
 }

@@ -154,15 +154,7 @@ fn commit(shared: &StoreState, batch: Vec<Queued>) -> Result<(), String> {
     }));
     let failure = match outcome {
         Ok(Ok(())) => None,
-        Ok(Err(
-            StoreError::Unavailable(why)
-            | StoreError::Unreadable(why)
-            | StoreError::Newer(why)
-            | StoreError::Closed(why),
-        )) => Some(why),
-        // One process has the store to itself.
-        Ok(Err(StoreError::OlderReplica(why))) => Some(why.to_string()),
-        Ok(Err(StoreError::EndsNotKept(why))) => Some(why.to_string()),
+        Ok(Err(error)) => Some(StoreError::into_why(error)),
         Err(_) => Some("the storage engine gave up in the middle of a write".to_owned()),
     };
     shared.told_by(trees);
